@@ -1,0 +1,172 @@
+"""Read the sections, lay a profile and `--set` overrides over them, and report every fault at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from forgeline.config.schema import SECTIONS, Config
+from forgeline.errors import ConfigError
+
+Layer = tuple[str, dict[str, Any]]  # where the values stand, for messages; the values by section
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the project folder at or above `start`: the first that holds `configs/project.yaml`."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "configs" / "project.yaml").is_file():
+            return folder
+    raise ConfigError(
+        f"No Forgeline project at or above {start}: configs/project.yaml is missing. Go to the project's folder."
+    )
+
+
+def load(root: Path | None = None, profile: str | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Return the validated configuration of the project at `root`.
+
+    Args:
+        root: the project folder; found at or above the working folder if not given.
+        profile: the name of an overlay in `configs/profiles/`.
+        overrides: `section.key=value` strings, the last word over files and profile.
+
+    Raises:
+        ConfigError: with one line for each fault: where it stands, the key, what is legal.
+    """
+    root = find_root() if root is None else root.resolve()
+    faults: list[str] = []
+    layers: list[Layer] = []
+    for name in SECTIONS:
+        layers.append((f"configs/{name}.yaml", {name: _read(root, f"configs/{name}.yaml", faults)}))
+    if profile is not None:
+        layers.append(_profile(root, profile, faults))
+    layers += [layer for text in overrides if (layer := _override(text, faults))]
+    for where, values in layers[len(SECTIONS) :]:
+        if "data" in values:
+            faults.append(
+                f"{where}: data: the data line is versioned by DVC, which reads configs/data.yaml as it stands; "
+                "edit that file instead"
+            )
+
+    merged: dict[str, Any] = {}
+    for _, values in layers:
+        merged = _merge(merged, values)
+    try:
+        config = Config.model_validate({"root": root, "profile": profile, **merged})
+    except ValidationError as error:
+        faults += [_describe(fault, layers) for fault in error.errors()]
+    if faults:
+        count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+        raise ConfigError(f"The configuration has {count}:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return config
+
+
+def profiles(root: Path) -> list[str]:
+    """Return the names of the overlays in `configs/profiles/`."""
+    return sorted(path.stem for path in (root / "configs" / "profiles").glob("*.yaml"))
+
+
+def _read(root: Path, name: str, faults: list[str]) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load((root / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        faults.append(f"{name}: the file is missing")
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        faults.append(f"{name}: not YAML: {' '.join(str(error).split())}")
+        return {}
+    if not isinstance(values, dict):
+        faults.append(f"{name}: expected keys and values, found {type(values).__name__}")
+        return {}
+    return values
+
+
+def _profile(root: Path, profile: str, faults: list[str]) -> Layer:
+    names = profiles(root)
+    where = f"configs/profiles/{profile}.yaml"
+    if profile not in names:
+        faults.append(f"--profile {profile}: no such profile; legal: {', '.join(names)}{_nearest(profile, names)}")
+        return where, {}
+    return where, _read(root, where, faults)
+
+
+def _override(text: str, faults: list[str]) -> Layer | None:
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or len(keys) < 2 or not all(keys):
+        faults.append(f"--set {text}: expected section.key=value, such as train.epochs=1")
+        return None
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        nested = value
+    for key in reversed(keys):
+        nested = {key: nested}
+    return f"--set {text}", nested
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = deepcopy(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = deepcopy(value)
+    return merged
+
+
+def _describe(fault: Any, layers: list[Layer]) -> str:
+    location = tuple(key for key in fault["loc"] if not _is_union_branch(key))
+    path = ".".join(map(str, location))
+    where = next((name for name, values in reversed(layers) if _reaches(values, location)), None)
+    where = where or f"configs/{location[0]}.yaml"
+    if fault["type"] == "extra_forbidden":
+        legal = _legal_keys(location[:-1])
+        return f"{where}: {path}: unknown key; legal: {', '.join(legal)}{_nearest(str(location[-1]), legal)}"
+    if fault["type"] == "missing":
+        return f"{where}: {path}: required key is missing"
+    found = fault["input"]
+    message = f"{where}: {path}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    if isinstance(found, dict):
+        return message
+    legal = [part.strip("' ") for part in fault.get("ctx", {}).get("expected", "").replace(" or ", ",").split(",")]
+    nearest = _nearest(found, legal) if isinstance(found, str) and fault["type"] == "literal_error" else ""
+    return f"{message}; found {found!r}{nearest}"
+
+
+def _is_union_branch(key: Any) -> bool:
+    """Pydantic puts the tried branch of a union, such as `list[str]`, among the keys."""
+    return isinstance(key, str) and ("[" in key or key in {"constrained-int", "constrained-str", "int", "str"})
+
+
+def _reaches(values: Any, location: tuple[Any, ...]) -> bool:
+    for key in location:
+        if isinstance(values, list) and isinstance(key, int) and key < len(values):
+            values = values[key]
+        elif isinstance(values, dict) and key in values:
+            values = values[key]
+        else:
+            return False
+    return True
+
+
+def _legal_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Config
+    for key in location:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[key].annotation
+        else:  # a dict[str, Section]: any key leads to its value type
+            model = get_args(model)[-1]
+    fields = getattr(model, "model_fields", {})
+    return [name for name in fields if not (model is Config and name in {"root", "profile"})]
+
+
+def _nearest(found: str, legal: Sequence[str]) -> str:
+    match = difflib.get_close_matches(found, legal, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else ""

@@ -1,0 +1,237 @@
+"""What every key of `configs/*.yaml` means. Each section is one file of the same name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from forgeline.lineage import value_digest
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A mapping that refuses keys it does not know and never changes once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def digest(self) -> str:
+        """Return the sha256 of the section's values, defaults included."""
+        return value_digest(self.model_dump(mode="json"))
+
+
+# project.yaml: the use case and where its state lives
+
+
+class Stores(Section):
+    """The address of each kind of state; secrets are taken from the environment, never from here."""
+
+    mlflow: str = "sqlite:///mlflow.db"
+    ledger: str = "ledger.jsonl"
+
+
+class Project(Section):
+    """The use case: what the model is for, who answers for it, and when it is good enough."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    objective: str
+    owner: str
+    users: str
+    risk_tier: Literal["minimal", "limited", "high"]
+    human_review: str
+    success: dict[str, str]
+    seed: int = 17
+    stores: Stores = Stores()
+
+
+# data.yaml: the data line; DVC tracks these keys by name
+
+
+class Fetch(Section):
+    """Where the raw rows come from and which adapter turns them into records."""
+
+    adapter: Literal["records", "multiwoz_templates"]
+    sources: Annotated[list[str], Field(min_length=1)]
+    system: str | None = None
+    seed: int = 17
+
+
+class Clean(Section):
+    """What a row must be to stay; everything else is quarantined with its reason."""
+
+    min_chars: Positive = 2
+    max_chars: Positive = 600
+    mask: list[Literal["email", "phone", "card", "iban", "ip"]] = ["email", "phone", "card", "iban", "ip"]
+    max_references: Positive = 5
+
+
+class Association(Section):
+    """Two word lists whose company with the groups is compared."""
+
+    first: Annotated[list[str], Field(min_length=1)]
+    second: Annotated[list[str], Field(min_length=1)]
+
+
+class Assess(Section):
+    """The groups and associations that the bias report looks for, as lower-case words."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    groups: dict[str, dict[str, list[str]]]
+    associations: dict[str, Association]
+
+
+class Split(Section):
+    """How keys are dealt to the splits; a key's split depends on nothing but the key and the seed."""
+
+    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    seed: int = 17
+
+
+class Data(Section):
+    """The data line: fetch, clean, assess, split."""
+
+    fetch: Fetch
+    clean: Clean = Clean()
+    assess: Assess
+    split: Split = Split()
+
+
+# train.yaml: the base model and how it is tuned
+
+
+class Model(Section):
+    """The base model: any source the resolver knows, or a folder in the transformers layout."""
+
+    source: str
+    license: str
+    trust_remote_code: bool = False
+
+
+class Lora(Section):
+    """The low-rank adapter (Hu et al., 2021)."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class Train(Section):
+    """The tuning run."""
+
+    model: Model
+    lora: Lora = Lora()
+    quantization: Literal["none", "nf4"] = "none"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_examples: Positive | None = None
+    max_tokens: Positive = 512
+    epochs: Positive = 1
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    warmup: Share = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    checkpoint_steps: Positive = 25
+
+
+# evaluate.yaml: how candidates are scored
+
+
+class Evaluate(Section):
+    """Greedy replies to the frozen test prompts, and how sure their scores are."""
+
+    max_prompts: Positive | None = None
+    max_new_tokens: Positive = 64
+    batch_size: Positive = 32
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    sample_rows: Positive = 50
+
+
+# policy.yaml: what a candidate must show to be promoted
+
+Evidence = Literal[
+    "bleu", "chrf", "perplexity", "stop_rate", "test_prompts", "test_leakage", "unmasked_pii", "data_card"
+]
+
+
+class Gate(Section):
+    """One rule over one piece of evidence, or over its difference to the base or the champion.
+
+    With `confident`, the whole confidence interval must lie within the bounds; an interval that
+    straddles a bound is unknown, and unknown blocks.
+    """
+
+    evidence: Evidence
+    against: Literal["base", "champion"] | None = None
+    min: float | None = None
+    max: float | None = None
+    confident: bool = False
+
+    @model_validator(mode="after")
+    def _has_bound(self) -> Gate:
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs min, max or both")
+        return self
+
+
+class Policy(Section):
+    """Every gate must pass before the champion alias moves."""
+
+    gates: Annotated[dict[str, Gate], Field(min_length=1)]
+
+
+# serve.yaml: the deployment
+
+
+class Sampling(Section):
+    """Generation settings used when a request names none; temperature 0 is greedy."""
+
+    max_tokens: Positive = 96
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Parity(Section):
+    """How closely a bundle must repeat the model that was evaluated."""
+
+    prompts: Positive = 4
+    tolerance: Annotated[float, Field(ge=0)] = 1e-3
+
+
+class Serve(Section):
+    """The local target and the gateway's limits. Times are in seconds, sizes in bytes."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8600
+    sampling: Sampling = Sampling()
+    max_queue: Positive = 32
+    max_body: Positive = 1_000_000
+    request_timeout: Annotated[float, Field(gt=0)] = 120.0
+    drain_timeout: Annotated[float, Field(gt=0)] = 30.0
+    parity: Parity = Parity()
+
+
+class Config(Section):
+    """The whole configuration and the folder it was read from."""
+
+    root: Path
+    profile: str | None = None
+    project: Project
+    data: Data
+    train: Train
+    evaluate: Evaluate
+    policy: Policy
+    serve: Serve
+
+    def digest(self) -> str:
+        """Return the sha256 of every section's values, wherever the project lies."""
+        return value_digest(self.model_dump(mode="json", exclude={"root", "profile"}))
+
+
+SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve")

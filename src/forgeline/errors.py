@@ -1,0 +1,41 @@
+"""The one family of errors a user can act on; the CLI prints them without a traceback."""
+
+
+class ForgelineError(Exception):
+    """A sentence that says what went wrong, where, and what to do about it."""
+
+
+class ConfigError(ForgelineError):
+    """The configuration cannot be used; the message lists every fault found."""
+
+
+class SourceError(ForgelineError):
+    """A data or model source cannot be resolved to local files."""
+
+
+class DataError(ForgelineError):
+    """The data line cannot produce, or no longer holds, a valid dataset version."""
+
+
+class ModelError(ForgelineError):
+    """A base model or adapter cannot be loaded as the configuration asks."""
+
+
+class TuningError(ForgelineError):
+    """Training cannot start, or stopped before it was done."""
+
+
+class EvaluationError(ForgelineError):
+    """A score cannot be computed, or would compare unlike things."""
+
+
+class RegistryError(ForgelineError):
+    """A run, version or alias is missing, or a promotion is refused."""
+
+
+class LedgerError(ForgelineError):
+    """The record of decisions cannot be written, or no longer agrees with its own hashes."""
+
+
+class ServingError(ForgelineError):
+    """A bundle, engine, gateway or target cannot serve."""
