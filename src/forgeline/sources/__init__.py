@@ -1,0 +1,6 @@
+"""One resolver for data and models: any reference becomes local, verified paths."""
+
+from forgeline.sources.cache import cache_root
+from forgeline.sources.resolve import resolve
+
+__all__ = ["cache_root", "resolve"]
