@@ -1,0 +1,37 @@
+"""Run one stage of the data line: `python -m forgeline.data fetch|clean|assess|split`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from forgeline.config import load
+from forgeline.data.assess import assess
+from forgeline.data.clean import clean
+from forgeline.data.fetch import fetch
+from forgeline.data.split import split
+from forgeline.errors import ForgelineError
+
+STAGES = {"fetch": fetch, "clean": clean, "assess": assess, "split": split}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named stage in the project of the working folder; return the exit status."""
+    if len(arguments) != 1 or arguments[0] not in STAGES:
+        print(f"usage: python -m forgeline.data {{{'|'.join(STAGES)}}}", file=sys.stderr)
+        return 2
+    try:
+        config = load()
+        report = STAGES[arguments[0]](config.root, config.data)
+    except ForgelineError as fault:
+        print(f"{arguments[0]}: {fault}", file=sys.stderr)
+        if note := os.environ.get("FORGELINE_STAGE_ERROR"):  # where `versions.prepare` looks for the reason
+            Path(note).write_text(str(fault), encoding="utf-8")
+        return 1
+    print(f"{arguments[0]}: {report.get('rows', report.get('replies'))}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
