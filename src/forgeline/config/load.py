@@ -147,11 +147,9 @@ def _is_union_branch(key: Any) -> bool:
 
 def _reaches(values: Any, location: tuple[Any, ...]) -> bool:
     for key in location:
-        if isinstance(values, list) and isinstance(key, int) and key < len(values):
+        try:
             values = values[key]
-        elif isinstance(values, dict) and key in values:
-            values = values[key]
-        else:
+        except (KeyError, IndexError, TypeError):
             return False
     return True
 

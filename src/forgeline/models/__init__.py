@@ -1,7 +1,7 @@
 """Base models: find, convert, load, prompt through the chat template, generate."""
 
 from forgeline.models.generate import Reply, generate
-from forgeline.models.load import LanguageModel, base_folder, load_adapted, load_base
+from forgeline.models.load import LanguageModel, base_folder, load_adapted, load_base, precision
 from forgeline.models.template import Example, encode_example, encode_prompt
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "generate",
     "load_adapted",
     "load_base",
+    "precision",
 ]

@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from forgeline.config.schema import Model, Train
 from forgeline.errors import ModelError
@@ -87,6 +87,13 @@ def load_base(config: Train, root: Path) -> LanguageModel:
         model.to(device)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return LanguageModel(model.eval(), tokenizer, torch.device(device))
+
+
+def precision(config: Train) -> Literal["bfloat16", "float32"]:
+    """Return the precision that a model is loaded in on this machine, `auto` decided."""
+    import torch
+
+    return "bfloat16" if _dtype(config, _device(config)) == torch.bfloat16 else "float32"
 
 
 def load_adapted(config: Train, adapter: Path, root: Path) -> LanguageModel:

@@ -42,6 +42,4 @@ def encode_example(tokenizer: Any, record: Record) -> Example:
     completion = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
     if tokenizer.eos_token_id in completion:  # templates may add a newline after it
         completion = completion[: completion.index(tokenizer.eos_token_id)]
-    return Example(
-        tokenizer(prompt, add_special_tokens=False)["input_ids"], [*completion, tokenizer.eos_token_id]
-    )
+    return Example(tokenizer(prompt, add_special_tokens=False)["input_ids"], [*completion, tokenizer.eos_token_id])

@@ -1,0 +1,46 @@
+"""What one model scored on one test set: values, intervals, every reply, and the statistics behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from forgeline.errors import EvaluationError
+from forgeline.evaluation.bootstrap import Estimate
+from forgeline.records import write_json
+
+
+class Row(BaseModel):
+    """One test prompt, what people answered, and what the model did."""
+
+    id: str
+    prompt: str
+    references: list[str]
+    reply: str
+    tokens: int
+    stopped: bool
+    groups: dict[str, str]
+
+
+class Report(BaseModel):
+    """One evaluation. `test_digest` names the prompts: only reports that share it can be compared."""
+
+    model: str
+    test_digest: str
+    signature: str
+    metrics: dict[str, Estimate]
+    seconds: dict[str, float]
+    rows: list[Row]
+    statistics: dict[str, list[list[float]]]
+
+    def save(self, path: Path) -> None:
+        """Write the report as JSON, whole or not at all."""
+        write_json(path, self.model_dump(mode="json"))
+
+    @staticmethod
+    def read(path: Path) -> Report:
+        """Return a saved report; raise EvaluationError if the file is missing."""
+        if not path.exists():
+            raise EvaluationError(f"{path} is missing: evaluate the model again with `forgeline evaluate`.")
+        return Report.model_validate_json(path.read_text(encoding="utf-8"))

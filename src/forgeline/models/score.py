@@ -1,0 +1,85 @@
+"""The loss of completions: what tuning descends and perplexity averages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from forgeline.models.template import Example
+
+if TYPE_CHECKING:
+    import torch
+
+# Below this many tokens a second forward pass costs more than the shared prefix saves.
+WORTH_SHARING = 8
+
+
+def token_losses(model: Any, batch: Sequence[Example], pad_id: int) -> torch.Tensor:
+    """Return the cross-entropy of every completion token of a batch, in order; float32, differentiable.
+
+    No compute goes to what carries no label: rows are padded on the right, which a causal model
+    never looks at, so no padding mask is needed; the vocabulary is only scored where a completion
+    token is predicted; and the prefix that all prompts share (system turn, instruction) is read
+    once for the whole batch. All three are exact; with dropout, rows share the prefix's noise.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    device = next(model.parameters()).device
+    shared = _shared_prefix(batch)
+    width = max(len(example) for example in batch) - shared - 1  # the last token predicts nothing
+    ids = torch.full((len(batch), width), pad_id)
+    predicts = torch.zeros((len(batch), width), dtype=torch.bool)
+    for row, example in enumerate(batch):
+        tokens = torch.tensor([*example.prompt, *example.completion[:-1]])[shared:]
+        ids[row, : len(tokens)] = tokens
+        predicts[row, len(example.prompt) - shared - 1 : len(tokens)] = True
+    labels = torch.tensor([token for example in batch for token in example.completion], device=device)
+
+    cache = _read_prefix(model, batch[0].prompt[:shared], len(batch), device) if shared else None
+    positions = predicts.to(device)
+    # The head's input is cut down inside the model, so that whatever an architecture does to its
+    # logits (scaling, soft caps) still happens.
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][positions],))
+    try:
+        logits = model(input_ids=ids.to(device), past_key_values=cache, use_cache=cache is not None).logits
+    finally:
+        hook.remove()
+    return cross_entropy(logits.float(), labels, reduction="none")
+
+
+def completion_losses(model: Any, examples: Sequence[Example], pad_id: int, batch_size: int) -> list[tuple[float, int]]:
+    """Return each completion's summed loss in nats and its number of tokens, in the given order."""
+    import torch
+
+    losses: dict[int, tuple[float, int]] = {}
+    order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        lengths = [len(examples[index].completion) for index in batch]
+        with torch.inference_mode():
+            pieces = token_losses(model, [examples[index] for index in batch], pad_id).split(lengths)
+        for index, piece in zip(batch, pieces, strict=True):
+            losses[index] = (piece.sum().item(), len(piece))
+    return [losses[index] for index in range(len(examples))]
+
+
+def _shared_prefix(batch: Sequence[Example]) -> int:
+    """Return how many leading tokens all prompts share, less the one that predicts the completion."""
+    if len(batch) == 1:
+        return 0
+    columns = zip(*(example.prompt[:-1] for example in batch), strict=False)
+    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    return shared if shared >= WORTH_SHARING else 0
+
+
+def _read_prefix(model: Any, prefix: list[int], rows: int, device: torch.device) -> Any:
+    import torch
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config.get_text_config())
+    # One position of logits is computed and thrown away; the gradient flows through keys and values.
+    model(input_ids=torch.tensor([prefix], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_repeat_interleave(rows)
+    return cache

@@ -1,0 +1,1 @@
+"""The only room that names MLflow: runs, registered versions, aliases, gates, promotion."""

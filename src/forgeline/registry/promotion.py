@@ -1,0 +1,89 @@
+"""Move the champion alias, and write down who moved it and why."""
+
+from __future__ import annotations
+
+from forgeline.config.schema import Config
+from forgeline.errors import ForgelineError, RegistryError
+from forgeline.ledger import Entry, Ledger
+from forgeline.models import load_adapted
+from forgeline.registry.gates import Verdict, passed
+from forgeline.registry.versions import CHAMPION, Version, adapter_folder, champion, get, set_alias, train_settings
+
+
+def ledger(config: Config) -> Ledger:
+    """Return the project's ledger."""
+    return Ledger(config.root / config.project.stores.ledger)
+
+
+def promote(config: Config, version: Version, verdicts: list[Verdict]) -> bool:
+    """Make a version champion if every gate passed; record either way, and return whether it is champion.
+
+    A version that already is champion is left as it is, without an entry.
+    """
+    now = champion(config.project)
+    if now is not None and now.number == version.number:
+        return True
+    facts = {
+        "model": version.name,
+        "version": version.number,
+        "champion_before": now.number if now else None,
+        "verdicts": [verdict.model_dump() for verdict in verdicts],
+        "lineage": version.lineage.model_dump(),
+    }
+    if not passed(verdicts):
+        if not _already_refused(config, version, verdicts):
+            ledger(config).append("refused", **facts)
+        return False
+    ledger(config).append("promoted", **facts)
+    set_alias(config.project, CHAMPION, version)
+    return True
+
+
+def rollback(config: Config, to: str | None, reason: str) -> Entry:
+    """Point the champion alias back at an older version that was champion, once it is known to load.
+
+    Args:
+        config: the project.
+        to: a version number; the champion before the present one if None.
+        reason: why, for the ledger.
+
+    Raises:
+        RegistryError: if there is no older champion, or the version does not load. The alias stays.
+    """
+    now = champion(config.project)
+    if now is None:
+        raise RegistryError(f"{config.project.name} has no champion to roll back; promote a version first.")
+    version = get(config.project, to or str(_champion_before(config, now)))
+    if version.number == now.number:
+        raise RegistryError(f"{version.name} version {version.number} is the champion already.")
+    try:
+        load_adapted(train_settings(config.project, version), adapter_folder(config.project, version), config.root)
+    except ForgelineError as error:
+        raise RegistryError(
+            f"{version.name} version {version.number} does not load, so version {now.number} stays champion: {error}"
+        ) from error
+    entry = ledger(config).append(
+        "rolled back", model=version.name, version=version.number, champion_before=now.number, reason=reason
+    )
+    set_alias(config.project, CHAMPION, version)
+    return entry
+
+
+def _champion_before(config: Config, now: Version) -> int:
+    moves = [e for e in ledger(config).entries() if e.action in {"promoted", "rolled back"}]
+    for entry in reversed(moves):
+        if entry.facts["version"] == now.number and entry.facts["champion_before"] is not None:
+            return int(entry.facts["champion_before"])
+    raise RegistryError(
+        f"{now.name} version {now.number} is the first champion: there is none to roll back to. "
+        "Name a version with --to, or promote another."
+    )
+
+
+def _already_refused(config: Config, version: Version, verdicts: list[Verdict]) -> bool:
+    told = [entry for entry in ledger(config).entries() if entry.action == "refused"]
+    return (
+        bool(told)
+        and told[-1].facts["version"] == version.number
+        and told[-1].facts["verdicts"] == [verdict.model_dump() for verdict in verdicts]
+    )

@@ -1,0 +1,45 @@
+"""From the training split to batches that waste no compute."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from forgeline.errors import TuningError
+from forgeline.models import Example, encode_example
+from forgeline.records import read_records
+
+# Batches are cut from pools of this many batches, sorted by length: little padding, still random.
+POOL = 16
+
+
+def read_examples(path: Path, tokenizer: Any, limit: int | None, max_tokens: int, seed: int) -> list[Example]:
+    """Return a seeded sample of a split as tokenised examples.
+
+    Raises:
+        TuningError: if no record is left that fits `max_tokens`.
+    """
+    records = read_records(path)
+    if limit is not None and limit < len(records):
+        records = random.Random(seed).sample(records, limit)
+    examples = [encode_example(tokenizer, record) for record in records]
+    fitting = [example for example in examples if len(example) <= max_tokens]
+    if not fitting:
+        raise TuningError(
+            f"{path}: none of {len(examples)} records fits train.max_tokens={max_tokens}; raise it or shorten them."
+        )
+    return fitting
+
+
+def batches(examples: Sequence[Example], batch_size: int, seed: int, epoch: int) -> list[list[Example]]:
+    """Return one epoch's batches: the same for the same seed and epoch, of similar length within a batch."""
+    order = random.Random(f"{seed}/{epoch}")
+    shuffled = order.sample(examples, len(examples))
+    cut = []
+    for start in range(0, len(shuffled), batch_size * POOL):
+        pool = sorted(shuffled[start : start + batch_size * POOL], key=len)
+        cut += [pool[first : first + batch_size] for first in range(0, len(pool), batch_size)]
+    order.shuffle(cut)
+    return cut

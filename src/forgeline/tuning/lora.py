@@ -1,0 +1,230 @@
+"""LoRA fine-tuning: seeded, checkpointed, resumed where it stopped."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from forgeline.config.schema import Train
+from forgeline.errors import TuningError
+from forgeline.models import Example, load_base
+from forgeline.models.score import completion_losses, token_losses
+from forgeline.progress import progress_bar
+from forgeline.tuning import checkpoint
+from forgeline.tuning.examples import batches, read_examples
+
+if TYPE_CHECKING:
+    import torch
+
+VALIDATION_EXAMPLES = 200
+
+Log = Callable[[dict[str, float], int], None]
+
+
+class TunedAdapter(BaseModel):
+    """A trained adapter's folder and what its training took. Loss in nats a token, time in seconds."""
+
+    path: str
+    examples: int
+    steps: int
+    tokens: int
+    seconds: float
+    train_loss: float
+    validation_loss: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens (no padding) trained a second."""
+        return self.tokens / self.seconds
+
+
+def tune(
+    config: Train, train: Path, validation: Path, folder: Path, *, seed: int, root: Path, log: Log
+) -> TunedAdapter:
+    """Train a LoRA adapter into `folder/adapter`, going on from the last checkpoint there.
+
+    Args:
+        config: base model, adapter shape and budget.
+        train: the records to learn from.
+        validation: the records whose loss is reported at the end.
+        folder: the run's own folder; one folder, one configuration and dataset.
+        seed: of the sample, the order, the adapter's initial weights and dropout.
+        root: the project folder, which relative model sources start from.
+        log: called after each step with loss, learning rate, gradient norm and tokens a second.
+
+    Raises:
+        TuningError: if there is nothing to train on, or the loss is no longer a number.
+    """
+    done = folder / "result.json"
+    if done.exists():
+        return TunedAdapter.model_validate_json(done.read_text())
+    base = load_base(config, root)
+    examples = read_examples(train, base.tokenizer, config.max_examples, config.max_tokens, seed)
+    held_out = read_examples(validation, base.tokenizer, VALIDATION_EXAMPLES, config.max_tokens, seed)
+    model = _with_adapter(base.model, config, seed)
+    loss, state = _run(model, examples, config, folder, seed, base.tokenizer.pad_token_id, log)
+
+    model.eval()
+    losses = completion_losses(model, held_out, base.tokenizer.pad_token_id, config.batch_size)
+    validation_loss = sum(nats for nats, _ in losses) / sum(tokens for _, tokens in losses)
+    log({"validation_loss": validation_loss}, state.step)
+    _save_adapter(model, base.tokenizer, folder / "adapter")
+    result = TunedAdapter(
+        path=(folder / "adapter").relative_to(root).as_posix()
+        if folder.is_relative_to(root)
+        else str(folder / "adapter"),
+        examples=len(examples),
+        steps=state.step,
+        tokens=state.tokens,
+        seconds=round(state.seconds, 3),
+        train_loss=loss,
+        validation_loss=validation_loss,
+    )
+    done.write_text(result.model_dump_json(indent=2))
+    checkpoint.clear(folder)
+    return result
+
+
+def _with_adapter(model: Any, config: Train, seed: int) -> Any:
+    import torch
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if config.quantization != "none":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    torch.manual_seed(seed)
+    shape = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=config.lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    # Adapters compute in the base's precision; the optimiser keeps float32 copies of them.
+    return get_peft_model(model, shape, autocast_adapter_dtype=False).train()
+
+
+def _run(
+    model: Any, examples: list[Example], config: Train, folder: Path, seed: int, pad_id: int, log: Log
+) -> tuple[float, checkpoint.Checkpoint]:
+    """Train to the end from wherever the folder's checkpoint stands; return the last loss and the state."""
+    import torch
+
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    masters = {name: weight.detach().float().clone() for name, weight in weights.items()}
+    optimizer = torch.optim.AdamW(masters.values(), weight_decay=config.weight_decay, fused=True)
+    steps_per_epoch = math.ceil(len(examples) / config.batch_size)
+    total = steps_per_epoch * config.epochs
+    state = checkpoint.load(folder) or checkpoint.Checkpoint(0, 0, 0.0, {})
+    if state.tensors:
+        _restore(state, weights, masters, optimizer)
+
+    loss = math.nan
+    with progress_bar("tune", total, unit="tokens") as progress, _attention(model):
+        progress.advance(state.step)
+        while state.step < total:
+            epoch, offset = divmod(state.step, steps_per_epoch)
+            for batch in batches(examples, config.batch_size, seed, epoch)[offset:]:
+                started = time.perf_counter()
+                rate = config.learning_rate * _schedule(state.step, total, config.warmup)
+                loss, norm = _step(model, batch, pad_id, weights, masters, optimizer, rate, config, seed + state.step)
+                if not math.isfinite(loss):
+                    raise TuningError(
+                        f"The loss is no longer a number at step {state.step + 1} of {total}: lower "
+                        f"train.learning_rate (now {config.learning_rate:g}). The last checkpoint is kept in {folder}."
+                    )
+                tokens = sum(map(len, batch))
+                seconds = time.perf_counter() - started
+                state.step, state.tokens, state.seconds = state.step + 1, state.tokens + tokens, state.seconds + seconds
+                log(
+                    {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens_per_second": tokens / seconds},
+                    state.step,
+                )
+                progress.advance(1, amount=tokens, note=f"loss {loss:.3f}")
+                if state.step % config.checkpoint_steps == 0 or state.step == total:
+                    state.tensors = _snapshot(masters, optimizer)
+                    checkpoint.save(folder, state)
+    return loss, state
+
+
+def _step(
+    model: Any,
+    batch: list[Example],
+    pad_id: int,
+    weights: dict[str, Any],
+    masters: dict[str, Any],
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    config: Train,
+    seed: int,
+) -> tuple[float, float]:
+    """Take one optimiser step on the mean loss of a batch's completion tokens; return loss and gradient norm."""
+    import torch
+
+    torch.manual_seed(seed)  # dropout depends on the step alone, so a resumed run repeats it
+    loss = token_losses(model, batch, pad_id).mean()
+    loss.backward()
+    for name, weight in weights.items():
+        masters[name].grad = weight.grad.float()
+        weight.grad = None
+    norm = torch.nn.utils.clip_grad_norm_(masters.values(), config.clip_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(masters[name])
+    return loss.item(), norm.item()
+
+
+def _schedule(step: int, total: int, warmup: float) -> float:
+    """Return the share of the learning rate at a step: linear warm-up, then a cosine to zero."""
+    ramp = max(1, round(total * warmup))
+    if step < ramp:
+        return (step + 1) / ramp
+    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
+
+
+def _attention(model: Any) -> Any:
+    """On CPUs the plain attention kernel's backward pass is three times as fast as the flash one's."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(SDPBackend.MATH) if model.device.type == "cpu" else nullcontext()
+
+
+def _snapshot(masters: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    tensors = {f"weight.{name}": master for name, master in masters.items()}
+    for name, master in masters.items():
+        tensors |= {f"{key}.{name}": value for key, value in optimizer.state[master].items()}
+    return tensors
+
+
+def _restore(
+    state: checkpoint.Checkpoint, weights: dict[str, Any], masters: dict[str, Any], optimizer: torch.optim.Optimizer
+) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, master in masters.items():
+            master.copy_(state.tensors[f"weight.{name}"])
+            weights[name].copy_(master)
+            optimizer.state[master] = {
+                key: state.tensors[f"{key}.{name}"].to(master.device if key != "step" else "cpu")
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+
+def _save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
+    partial = folder.with_name("adapter.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)  # the chat template travels with the adapter
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
