@@ -1,0 +1,202 @@
+"""An immutable folder that can be served anywhere: adapter, base reference, tokenizer, settings, lineage."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from forgeline.config.schema import Config, Model, Serve, Train
+from forgeline.errors import ServingError
+from forgeline.lineage import file_digest, value_digest
+from forgeline.models import LanguageModel, base_folder, load_adapted, precision
+from forgeline.records import write_json
+
+MANIFEST = "manifest.json"
+WEIGHTS = "adapter_model.safetensors"
+SETTINGS = "adapter_config.json"
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+
+
+class Lineage(BaseModel):
+    """What a bundle came from; every link of the chain of evidence must be there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: str
+    version: str
+    mlflow_run: str
+    zenml_run: str
+    data_digest: str
+    git_revision: str
+    config_digest: str
+
+
+class Manifest(BaseModel):
+    """What a bundle holds and came from; `digest` covers every other field, `files` every other file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal[1] = 1
+    lineage: Lineage
+    base: Model
+    base_digest: str
+    quantization: Literal["none", "nf4"]
+    dtype: Literal["bfloat16", "float32"]
+    serve: Serve
+    files: dict[str, str]
+    digest: str = ""
+
+    def expected_digest(self) -> str:
+        """Return what `digest` must be for the fields as they stand."""
+        return value_digest(self.model_dump(mode="json", exclude={"digest"}))
+
+
+def build(config: Config, adapter: Path, lineage: dict[str, str], folder: Path) -> Path:
+    """Write a bundle to `folder/<first 16 digits of its digest>/`, whole or not at all, and return its path.
+
+    The same content has the same digest, so a bundle that is there already is verified and used again.
+
+    Raises:
+        ServingError: if the adapter is incomplete or pickled, a link of the lineage is missing, or the
+            bundle cannot be written.
+    """
+    origin = _lineage(lineage)
+    _check_adapter(adapter)
+    base_digest = _weights_digest(config.train.model, config.root)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as name:
+            partial = Path(name) / "bundle"
+            _copy(config.train.model, adapter, partial)
+            manifest = Manifest(
+                lineage=origin,
+                base=config.train.model,
+                base_digest=base_digest,
+                quantization=config.train.quantization,
+                dtype=precision(config.train),
+                serve=config.serve,
+                files=_digests(partial),
+            )
+            manifest = manifest.model_copy(update={"digest": manifest.expected_digest()})
+            bundle = folder / manifest.digest[:16]
+            if bundle.exists():
+                verify(bundle)
+                return bundle
+            write_json(partial / MANIFEST, manifest.model_dump(mode="json"))
+            for path in _files(partial):
+                path.chmod(0o444)
+            os.replace(partial, bundle)
+    except OSError as fault:
+        raise ServingError(
+            f"The bundle cannot be written below {folder}: {fault.strerror}. Nothing was left there; "
+            "make room or choose another disk, and deploy again."
+        ) from fault
+    return bundle
+
+
+def verify(path: Path) -> Manifest:
+    """Return the manifest of an intact bundle.
+
+    Raises:
+        ServingError: naming the first file that is missing, added, altered or pickled.
+    """
+    if not (path / MANIFEST).is_file():
+        raise ServingError(f"{path} is not a bundle: {MANIFEST} is missing. Make one with `forgeline deploy`.")
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except ValidationError as fault:
+        raise ServingError(f"{path / MANIFEST} is not a bundle's manifest: {fault.errors()[0]['msg']}.") from None
+    remedy = f"The bundle is no longer what was approved: delete {path} and deploy again."
+    if manifest.digest != manifest.expected_digest():
+        raise ServingError(f"{path / MANIFEST} was altered: its digest does not follow from its fields. {remedy}")
+    found = {file.relative_to(path).as_posix(): file for file in _files(path) if file != path / MANIFEST}
+    for name in sorted(found.keys() | manifest.files.keys()):
+        if Path(name).suffix in PICKLES:
+            raise ServingError(f"{path / name} may hold pickled code, which a bundle never does. {remedy}")
+        if name not in found:
+            raise ServingError(f"{path / name} is missing. {remedy}")
+        if name not in manifest.files:
+            raise ServingError(f"{path / name} was added. {remedy}")
+        if file_digest(found[name]) != manifest.files[name]:
+            raise ServingError(f"{path / name} was altered: its sha256 is not the manifest's. {remedy}")
+    return manifest
+
+
+def load(path: Path, root: Path) -> LanguageModel:
+    """Return the verified bundle's model in the recorded precision, with the bundle's own tokenizer.
+
+    A base model that is named by a relative path is found below `root`.
+
+    Raises:
+        ServingError: if the bundle was altered, or its base model is not the one it was made from.
+    """
+    from transformers import AutoTokenizer
+
+    manifest = verify(path)
+    if _weights_digest(manifest.base, root) != manifest.base_digest:
+        raise ServingError(
+            f"{manifest.base.source} gives other weights than those the bundle {path} was made from: "
+            "restore that source, or deploy again."
+        )
+    settings = Train(model=manifest.base, quantization=manifest.quantization, dtype=manifest.dtype)
+    model = load_adapted(settings, path / "adapter", root)
+    return replace(model, tokenizer=AutoTokenizer.from_pretrained(path / "tokenizer"))
+
+
+def _lineage(lineage: dict[str, str]) -> Lineage:
+    try:
+        return Lineage.model_validate(lineage)
+    except ValidationError as fault:
+        links = ", ".join(".".join(map(str, error["loc"])) for error in fault.errors())
+        raise ServingError(
+            f"A bundle needs every link of its lineage ({', '.join(Lineage.model_fields)}); "
+            f"missing or not expected: {links}."
+        ) from None
+
+
+def _check_adapter(adapter: Path) -> None:
+    pickled = [path.name for path in _files(adapter) if path.suffix in PICKLES and path.name.startswith("adapter")]
+    if pickled:
+        raise ServingError(f"{adapter / pickled[0]} may hold pickled code: save the adapter as safetensors.")
+    for name in (SETTINGS, WEIGHTS, "tokenizer_config.json", "chat_template.jinja"):
+        if not (adapter / name).is_file():
+            raise ServingError(f"{adapter / name} is missing: train the adapter again.")
+
+
+def _copy(base: Model, adapter: Path, partial: Path) -> None:
+    (partial / "adapter").mkdir(parents=True)
+    (partial / "tokenizer").mkdir()
+    settings: dict[str, Any] = json.loads((adapter / SETTINGS).read_text(encoding="utf-8"))
+    # peft writes where the base lay on the training machine; a bundle names where it comes from.
+    write_json(partial / "adapter" / SETTINGS, {**settings, "base_model_name_or_path": base.source})
+    shutil.copyfile(adapter / WEIGHTS, partial / "adapter" / WEIGHTS)
+    for name in TOKENIZER_FILES:
+        if (adapter / name).is_file():
+            shutil.copyfile(adapter / name, partial / "tokenizer" / name)
+
+
+def _weights_digest(base: Model, root: Path) -> str:
+    return value_digest(_digests(base_folder(base, root), "*.safetensors"))
+
+
+def _digests(folder: Path, pattern: str = "*") -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in _files(folder, pattern)}
+
+
+def _files(folder: Path, pattern: str = "*") -> list[Path]:
+    return sorted(path for path in folder.rglob(pattern) if path.is_file())

@@ -1,0 +1,74 @@
+"""The embedded engine: a bundle's transformers model in this process, one request at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+from forgeline.models import LanguageModel, encode_prompt
+from forgeline.serving.bundle import load
+from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused, Usage
+from forgeline.serving.engines.decode import decode, fastest_threads
+from forgeline.serving.engines.text import TextStream
+
+
+class TransformersEngine:
+    """Serves a bundle; `root` is where a base model with a relative path is found."""
+
+    name = "transformers"
+    _model: LanguageModel
+
+    def __init__(self, bundle: Path, root: Path) -> None:
+        self._bundle = bundle
+        self._root = root
+        self._threads: int | None = None
+
+    def load(self) -> None:
+        """Verify the bundle, load its model and find out how many threads decode fastest."""
+        self._model = load(self._bundle, self._root)
+        if self._model.device.type == "cpu":
+            self._threads = fastest_threads(self._model)
+
+    def generate(self, request: GenerationRequest) -> Generator[Piece]:
+        """Yield the reply, a piece for each token; closing the generator cancels it."""
+        return answer(self._model, request, self._threads)
+
+
+def answer(language_model: LanguageModel, request: GenerationRequest, threads: int | None = None) -> Generator[Piece]:
+    """Yield the reply to a request, a piece for each token.
+
+    Raises:
+        RequestRefused: before the first piece, if template or context length do not allow the request.
+    """
+    prompt = _encode(language_model, request)
+    text = TextStream(language_model.tokenizer, request.stop)
+    stop_ids = set(language_model.stop_ids)
+    for count, token in enumerate(decode(language_model, prompt, request, threads), start=1):
+        usage = Usage(len(prompt), count)
+        if token in stop_ids:
+            yield Piece(text.finish(), usage, "stop")
+            return
+        new = text.push(token)
+        if not text.stopped and count == request.max_tokens:
+            new += text.finish()
+            yield Piece(new, usage, "stop" if text.stopped else "length")
+            return
+        yield Piece(new, usage, "stop" if text.stopped else None)
+        if text.stopped:
+            return
+
+
+def _encode(language_model: LanguageModel, request: GenerationRequest) -> list[int]:
+    from jinja2 import TemplateError
+
+    try:
+        prompt = encode_prompt(language_model.tokenizer, request.messages)
+    except TemplateError as fault:
+        raise RequestRefused(f"The model's chat template refuses these messages: {fault}.") from fault
+    context = language_model.model.config.max_position_embeddings
+    if len(prompt) + request.max_tokens > context:
+        raise RequestRefused(
+            f"The prompt has {len(prompt)} tokens and max_tokens is {request.max_tokens}, but the model holds "
+            f"{context} in all: shorten the messages or ask for fewer tokens."
+        )
+    return prompt

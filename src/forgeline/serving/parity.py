@@ -1,0 +1,95 @@
+"""Does the bundle say what the training-side model says? Through the template and decode loop that serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from forgeline.errors import ServingError
+from forgeline.models import LanguageModel, encode_prompt
+from forgeline.serving.bundle import load
+from forgeline.serving.engines import GenerationRequest
+from forgeline.serving.engines.transformers import answer
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Comparison(BaseModel):
+    """One prompt: both greedy replies, and the largest absolute difference of the next-token logits."""
+
+    model_config = ConfigDict(frozen=True)
+    prompt: list[dict[str, str]]
+    reference: str
+    bundle: str
+    logit_difference: float
+
+
+class ParityReport(BaseModel):
+    """What was compared, and how strictly."""
+
+    model_config = ConfigDict(frozen=True)
+    tolerance: float
+    max_tokens: int
+    comparisons: list[Comparison]
+
+    @property
+    def replies(self) -> list[str]:
+        """The bundle's greedy replies, in the order of the prompts."""
+        return [comparison.bundle for comparison in self.comparisons]
+
+
+def check(
+    reference: LanguageModel,
+    bundle: Path,
+    root: Path,
+    prompts: list[list[dict[str, str]]],
+    tolerance: float,
+    max_tokens: int,
+) -> ParityReport:
+    """Return how closely a bundle repeats the model that was evaluated.
+
+    `prompts` are chat messages; `tolerance` bounds the logits at each prompt's last position.
+
+    Raises:
+        ServingError: naming the first prompt whose reply or logits differ, and by how much.
+    """
+    candidate = load(bundle, root)
+    comparisons = [_compare(reference, candidate, prompt, max_tokens) for prompt in prompts]
+    for number, found in enumerate(comparisons, start=1):
+        # Not `>`: logits that are not numbers must not pass.
+        if found.reference != found.bundle or not found.logit_difference <= tolerance:
+            raise ServingError(
+                f"Bundle {bundle} is not the model that was evaluated: on parity prompt {number} of {len(prompts)} "
+                f"the logits differ by {found.logit_difference:.4g} (tolerance {tolerance:g}); the evaluated model "
+                f"says {found.reference!r}, the bundle {found.bundle!r}."
+            )
+    return ParityReport(tolerance=tolerance, max_tokens=max_tokens, comparisons=comparisons)
+
+
+def _compare(
+    reference: LanguageModel, candidate: LanguageModel, prompt: list[dict[str, str]], max_tokens: int
+) -> Comparison:
+    difference = (_last_logits(reference, prompt) - _last_logits(candidate, prompt)).abs().max()
+    return Comparison(
+        prompt=prompt,
+        reference=_reply(reference, prompt, max_tokens),
+        bundle=_reply(candidate, prompt, max_tokens),
+        logit_difference=float(difference),
+    )
+
+
+def _last_logits(model: LanguageModel, prompt: list[dict[str, str]]) -> torch.Tensor:
+    import torch
+
+    ids = torch.tensor([encode_prompt(model.tokenizer, prompt)], device=model.device)
+    with torch.inference_mode():
+        logits: torch.Tensor = model.model(input_ids=ids, logits_to_keep=1).logits
+    return logits[0, -1].float().cpu()
+
+
+def _reply(model: LanguageModel, prompt: list[dict[str, str]], max_tokens: int) -> str:
+    request = GenerationRequest(messages=prompt, max_tokens=max_tokens, temperature=0)
+    return "".join(piece.text for piece in answer(model, request))
