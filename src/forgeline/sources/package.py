@@ -71,7 +71,7 @@ def _distribution(name: str, version: str, pin: str) -> Path:
 def _finder() -> PackageFinder:
     from unearth import PackageFinder
 
-    logging.getLogger("unearth").setLevel(logging.ERROR)  # what it warns of is raised by `_unpublished`
+    logging.getLogger("unearth").setLevel(logging.ERROR)  # what it warns of is raised by `_published`
     index = os.environ.get("PIP_INDEX_URL")
     # Files of every platform count: a member is read, nothing is installed.
     return PackageFinder(index_urls=[index] if index else [], ignore_compatibility=True)
@@ -79,33 +79,22 @@ def _finder() -> PackageFinder:
 
 def _published(name: str, version: str) -> list[tuple[str, str, str]]:
     """Return file name, URL and sha256 of each file that the package index holds for a version."""
-    files = []
-    for package in _finder().find_matches(f"{name}=={version}"):
-        link = package.link
-        if digests := (link.hash_option or {}).get("sha256"):
-            files.append((link.filename, link.url_without_fragment, digests[0]))
-    if not files:
-        raise _unpublished(name, version)
-    return files
-
-
-def _unpublished(name: str, version: str) -> SourceError:
-    """Say why nothing was found: `unearth` only logs that the index could not be read."""
     import httpx2
 
-    finder = _finder()
-    index = finder.sources[0]["url"]
     try:
-        answer = finder.session.get(f"{index.rstrip('/')}/{name}/")
+        links = [package.link for package in _finder().find_matches(f"{name}=={version}")]
+        versions = sorted({str(package.version) for package in _finder().find_all_packages(name)}) if not links else []
     except httpx2.HTTPError as fault:
-        return SourceError(
+        raise SourceError(
             f"pypi://{name}=={version} is not in the cache, and the package index cannot be reached ({fault}): "
             "fetch it once where there is a network, or set PIP_INDEX_URL to a mirror."
-        )
-    if answer.status_code == 404:
-        return SourceError(f"The package index has no package {name}: check the spelling.")
-    versions = sorted({str(package.version) for package in finder.find_all_packages(name)})
-    return SourceError(f"The package index has no {name}=={version}. {nearest(version, versions, name)}")
+        ) from None
+    if versions:
+        raise SourceError(f"The package index has no {name}=={version}. {nearest(version, versions, name)}")
+    if not links:
+        raise SourceError(f"The package index has no package {name}, or refuses to show it: check the spelling.")
+    digests = [((link.hash_option or {}).get("sha256") or [""])[0] for link in links]
+    return [(link.filename, link.url_without_fragment, digest) for link, digest in zip(links, digests, strict=True)]
 
 
 def _extract(archive: Path, member: PurePosixPath, target: BinaryIO) -> None:
