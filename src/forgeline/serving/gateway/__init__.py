@@ -1,0 +1,1 @@
+"""The only public door: an OpenAI-compatible HTTP server in front of an engine."""

@@ -1,0 +1,87 @@
+"""A uvicorn server that drains before it stops."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from forgeline.errors import ServingError
+
+logger = logging.getLogger("uvicorn.error")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket bound to an address.
+
+    Raises:
+        ServingError: naming who has the port, if it is in use.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen()  # some systems tell only here that the port is taken
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, OverflowError) as fault:
+        if owner := _owner(port):
+            raise ServingError(f"Port {port} is in use by {owner}: stop it, or set serve.port.") from fault
+        raise ServingError(f"{host}:{port} cannot be listened on ({fault}): set serve.host and serve.port.") from fault
+    return listener
+
+
+def _owner(port: int) -> str | None:
+    import psutil
+
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            if connection.pid is None:  # another user's process
+                return "another program"
+            return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return None
+
+
+class Server(uvicorn.Server):
+    """On SIGTERM or SIGINT: not ready, new requests get 503, and those in flight have `drain_timeout` seconds.
+
+    A second signal ends the wait. Either way the process ends by itself, with exit code 0.
+    """
+
+    def __init__(self, app: FastAPI, drain_timeout: float) -> None:
+        super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=1))
+        self._dispatcher = app.state.dispatcher
+        self._traffic = app.state.traffic
+        self._drain_timeout = drain_timeout
+        self._deadline = float("inf")
+
+    def serve_on(self, listener: socket.socket) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            ForgelineError: if the engine could not be loaded.
+        """
+        self.run(sockets=[listener])
+        if self._dispatcher.failure:
+            raise self._dispatcher.failure
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; uvicorn's own handler would refuse new connections and raise the signal again."""
+        self._deadline = time.monotonic() + (0 if self._traffic.draining else self._drain_timeout)
+        self._traffic.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Stop once drained, or when the engine could not be loaded."""
+        late = time.monotonic() > self._deadline
+        if late and self._traffic.in_flight:
+            logger.warning("drain_timeout is over: %d requests are cut off", self._traffic.in_flight)
+        drained = self._traffic.draining and not self._traffic.in_flight
+        self.should_exit = self.should_exit or drained or late or self._dispatcher.failure is not None
+        return await super().on_tick(counter)

@@ -1,0 +1,217 @@
+"""A supervised process on this machine, one a project; its state and log lie in `.forgeline/deployments/`."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from forgeline.errors import ForgelineError, ServingError
+from forgeline.progress import progress_bar
+from forgeline.records import write_json
+from forgeline.serving.bundle import verify
+from forgeline.serving.gateway.server import listen
+
+READY_SECONDS = 300  # loading may include a conversion of the base model
+LOG_LINES = 15
+
+
+class Deployment(BaseModel):
+    """A started process and what it serves; `created` tells it from a later process with the same number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    pid: int
+    created: float
+    url: str
+    bundle: Path
+    digest: str
+    model: str
+    version: str
+    drain_timeout: float
+    started_at: str
+
+
+class Status(BaseModel):
+    """A deployment and how it is: `ready` has just proved that it can generate, `gone` no longer runs."""
+
+    model_config = ConfigDict(frozen=True)
+    deployment: Deployment
+    health: Literal["ready", "not ready", "gone"]
+
+
+class Stopped(BaseModel):
+    """A deployment that was ended, and whether it had to be killed because it did not drain in time."""
+
+    model_config = ConfigDict(frozen=True)
+    deployment: Deployment
+    killed: bool
+
+
+def deploy(root: Path, bundle: Path, check: Callable[[Deployment], None]) -> Deployment:
+    """Serve a bundle and return the deployment once it is ready and `check`, the smoke test, has passed.
+
+    A bundle that is already being served stays as it is. Another one is stopped first, and started
+    again if the new one does not get ready or fails the check.
+
+    Raises:
+        ServingError: if the port is taken, or the new bundle cannot be served.
+    """
+    bundle = bundle.resolve()
+    digest = verify(bundle).digest
+    with _locked(root):
+        current = status(root)
+        if current and current.deployment.digest == digest and current.health == "ready":
+            return current.deployment
+        previous = current.deployment if current and current.health != "gone" else None
+        if previous:
+            _end(previous)
+        try:
+            return _start(root, bundle, check)
+        except BaseException as fault:  # an interruption too must bring the old one back
+            if previous is None or previous.digest == digest:
+                raise
+            _start(root, previous.bundle, lambda deployment: None)
+            if not isinstance(fault, ForgelineError):
+                raise
+            raise ServingError(f"{fault} Version {previous.version} was started again and is serving.") from fault
+
+
+def status(root: Path) -> Status | None:
+    """Return the deployment of the project and its health, or None if there is none."""
+    path = _folder(root) / "local.json"
+    if not path.exists():
+        return None
+    try:
+        deployment = Deployment.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise ServingError(f"{path} is not a deployment's state: end the server by hand and delete the file.") from None
+    if _process(deployment) is None:
+        return Status(deployment=deployment, health="gone")
+    return Status(deployment=deployment, health="ready" if _is_ready(deployment) else "not ready")
+
+
+def stop(root: Path) -> Stopped | None:
+    """End the deployment once what is in flight has finished; None if there was none."""
+    with _locked(root):
+        current = status(root)
+        if current is None:
+            return None
+        killed = _end(current.deployment)
+        (_folder(root) / "local.json").unlink()
+        return Stopped(deployment=current.deployment, killed=killed)
+
+
+def _start(root: Path, bundle: Path, check: Callable[[Deployment], None]) -> Deployment:
+    manifest = verify(bundle)
+    serve = manifest.serve
+    listen(serve.host, serve.port).close()  # a taken port is told before anything is started
+    log = _folder(root) / "local.log"
+    command = [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=root, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    deployment = Deployment(
+        pid=process.pid,
+        created=psutil.Process(process.pid).create_time(),
+        url=f"http://{serve.host}:{serve.port}",
+        bundle=bundle,
+        digest=manifest.digest,
+        model=manifest.lineage.model,
+        version=manifest.lineage.version,
+        drain_timeout=serve.drain_timeout,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_json(_folder(root) / "local.json", deployment.model_dump(mode="json"))
+    try:
+        _await_ready(deployment, process, log)
+        check(deployment)
+    except BaseException:
+        _end(deployment)
+        (_folder(root) / "local.json").unlink()
+        raise
+    return deployment
+
+
+def _await_ready(deployment: Deployment, process: subprocess.Popen[bytes], log: Path) -> None:
+    started, seconds = time.monotonic(), 0
+    with progress_bar(f"Starting version {deployment.version}", READY_SECONDS) as bar:
+        while seconds < READY_SECONDS:
+            if process.poll() is not None:
+                raise ServingError(f"The server of {deployment.bundle} ended before it was ready: {_tail(log)}")
+            if _is_ready(deployment):
+                return
+            time.sleep(0.25)
+            waited = int(time.monotonic() - started)
+            bar.advance(waited - seconds)
+            seconds = waited
+    raise ServingError(f"The server of {deployment.bundle} was not ready in {READY_SECONDS} s: {_tail(log)}")
+
+
+def _is_ready(deployment: Deployment) -> bool:
+    """Ask the server to generate a token; another bundle's server at the same address does not count."""
+    address = urlsplit(deployment.url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=15)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        return answer.status == 200 and answer.getheader("x-forgeline-bundle") == deployment.digest[:16]
+    except (OSError, http.client.HTTPException):  # nobody listens, or something that is not ours
+        return False
+    finally:
+        connection.close()
+
+
+def _process(deployment: Deployment) -> psutil.Process | None:
+    try:
+        process = psutil.Process(deployment.pid)
+        same = abs(process.create_time() - deployment.created) < 2  # the clock may have been set since
+        alive = same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if alive else None
+
+
+def _end(deployment: Deployment) -> bool:
+    """Ask a deployment to end, wait for its drain, and return whether it had to be killed."""
+    process = _process(deployment)
+    if process is None:
+        return False
+    try:
+        process.terminate()
+        process.wait(deployment.drain_timeout + 15)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    except psutil.NoSuchProcess:
+        return False
+    return False
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join([f"the end of {log}:", *lines[-LOG_LINES:]])
+
+
+def _folder(root: Path) -> Path:
+    return root / ".forgeline" / "deployments"
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    from filelock import FileLock
+
+    _folder(root).mkdir(parents=True, exist_ok=True)
+    with FileLock(_folder(root) / "local.lock"):
+        yield
