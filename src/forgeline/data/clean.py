@@ -14,6 +14,7 @@ from forgeline.data import charts, pii
 from forgeline.data.layout import CLEAN, QUARANTINE, RAW, REPORTS
 from forgeline.data.text import normalise, repair
 from forgeline.errors import DataError
+from forgeline.lineage import value_digest
 from forgeline.records import Record, read_jsonl, write_json, write_jsonl
 
 PLACEHOLDER = re.compile(r"#[A-Z]+(?:[-_][A-Z]+)+#|\{\{\s*\w+\s*\}\}")
@@ -38,7 +39,8 @@ def clean(root: Path, config: Data) -> dict[str, Any]:
         raise DataError(f"Cleaning left none of {len(rows)} rows ({worst}): look at data.clean and the source.")
     write_jsonl(root / CLEAN, (record.model_dump() for record in kept))
     write_jsonl(root / QUARANTINE, removed)
-    leaks = Counter(one.kind for record in kept for turn in record.messages for one in pii.find(turn.content))
+    texts = (text for record in kept for text in [*(turn.content for turn in record.messages), *record.references])
+    leaks = Counter(one.kind for text in texts for one in pii.find(text))
     report = {
         "rows": counts,
         "reasons": dict(sorted(reasons.items())),
@@ -125,6 +127,9 @@ def _mend(row: dict[str, Any], config: Clean, masked: Counter[str]) -> Record:
     for turn in record.messages:
         turn.content = mend(turn.content)
     record.references = [mend(reference) for reference in record.references]
+    record.origin.pop("fields", None)  # they stay in the raw row: nobody has masked them
+    if pii.find(record.key):
+        record.key = value_digest(record.key)[:16]
     return record
 
 

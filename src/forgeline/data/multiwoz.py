@@ -15,6 +15,7 @@ from forgeline.lineage import value_digest
 
 Entity = dict[str, str]
 Templates = dict[str, dict[str, list[str]]]
+Values = list[tuple[str, str | None]]  # slots in order, with what they are filled with, if anything
 
 PLACEHOLDER = re.compile(r"#[A-Z]+-[A-Z]+-([A-Z]+)#")
 FIELDS = {
@@ -24,6 +25,7 @@ FIELDS = {
     "Stars": "stars", "Ticket": "price", "Time": "duration", "Type": "type",
 }  # fmt: skip
 LABELS = {"Addr": "address", "Depart": "from", "Dest": "to", "Id": "train", "Post": "postcode", "Ref": "reference"}
+DRAWS = 20  # tries to give a chunk values that no earlier chunk has: some slots have few
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 COLOURS = ("black", "white", "red", "yellow", "blue", "grey")
 MAKES = ("toyota", "skoda", "bmw", "honda", "ford", "audi", "lexus", "volvo", "volkswagen", "tesla")
@@ -64,10 +66,15 @@ def _adapt_act(
         order = list(range(len(templates)))
         random.Random(f"{seed}|{act}|{slots}").shuffle(order)
         chunks = -(-len(order) // size)
+        used: list[Values] = []
         for chunk in range(chunks):
             chance = random.Random(f"{seed}|{act}|{slots}|{chunk}")
-            facts = world.draw(domain, [slot for slot in names if slot.upper() in valued], chance)
-            values = [(slot, facts[slot].pop(0) if slot in facts else None) for slot in names]
+            for _ in range(DRAWS):
+                facts = world.draw(domain, [slot for slot in names if slot.upper() in valued], chance)
+                values = [(slot, facts[slot].pop(0) if slot in facts else None) for slot in names]
+                if not facts or values not in used:
+                    break
+            used.append(values)
             key = value_digest([act, values])[:16]
             for index in order[chunk::chunks]:
                 origin = {"source": source, "act": act, "slots": slots, "template": index}
@@ -86,7 +93,7 @@ def _adapt_act(
     return rows
 
 
-def _prompt(act: str, values: list[tuple[str, str | None]]) -> str:
+def _prompt(act: str, values: Values) -> str:
     lines = [f"act: {act}"]
     for slot, value in values:
         label = LABELS.get(slot, slot.lower())
@@ -94,7 +101,7 @@ def _prompt(act: str, values: list[tuple[str, str | None]]) -> str:
     return "\n".join(lines)
 
 
-def _fill(template: str, values: list[tuple[str, str | None]]) -> str:
+def _fill(template: str, values: Values) -> str:
     """Put values in place of placeholders, in order; a slot's last value serves what is left over."""
     queues: dict[str, list[str]] = defaultdict(list)
     for slot, value in values:
@@ -105,7 +112,9 @@ def _fill(template: str, values: list[tuple[str, str | None]]) -> str:
         queue = queues[match[1]]
         if not queue:
             return match[0]
-        return queue.pop(0) if len(queue) > 1 else queue[0]
+        value = queue.pop(0) if len(queue) > 1 else queue[0]
+        # People wrote "the #NAME#" of names with and without an article.
+        return value.removeprefix("the ") if re.search(r"\bthe $", template[: match.start()], re.I) else value
 
     return PLACEHOLDER.sub(value_of, template)
 

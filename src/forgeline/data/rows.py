@@ -65,7 +65,8 @@ def _adapt(row: Any, fallback: str, origin: dict[str, Any], system: str | None) 
         messages = [{"role": "system", "content": system}, *messages]
     extra = {name: value for name, value in row.items() if name not in {*Record.model_fields, "prompt", "completion"}}
     record = {name: row[name] for name in OPTIONAL if row.get(name) is not None}
-    prompt = " ".join(str(turn.get("content")) for turn in messages[:-1])
+    # The system turn is configuration: editing it must not move a row to another split.
+    prompt = " ".join(str(turn.get("content")) for turn in messages[:-1] if turn.get("role") != "system")
     return {
         "id": fallback,
         "key": value_digest(normalise(prompt))[:16],

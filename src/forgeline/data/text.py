@@ -28,6 +28,7 @@ DETOKENISE = [
         (r"(\d) (%)", r"\1\2"),
         (r"(?i)\b(good|wi|check|pick|drop|must|e) - (bye|fi|in|up|off|see|mail)\b", r"\1-\2"),
         (r" +([.,!?;:]+)(?=\s|$|[)\"'])", r"\1"),
+        (r",(?=[.!?])|(?<!\.)\.(?=\.(?!\.))", ""),
     ]
 ]
 

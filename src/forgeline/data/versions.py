@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,9 @@ def _repository(root: Path) -> Iterator[Any]:
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        # What DVC says goes to stderr: stdout belongs to the command's answer.
-        with redirect_stdout(sys.stderr), Repo(str(root)) as repository:
+        # DVC names stages relative to the working folder. What it says goes to stderr: stdout
+        # belongs to the command's answer.
+        with chdir(root), redirect_stdout(sys.stderr), Repo() as repository:
             yield repository
     except NotDvcRepoError:
         raise DataError(f"{root} is not a DVC project: run `dvc init` there, or restore its .dvc folder.") from None
@@ -118,14 +119,14 @@ def _repository(root: Path) -> Iterator[Any]:
 @contextmanager
 def _stage_environment(note: Path) -> Iterator[None]:
     """Let the stages' `python` be this one, and say where a failing stage leaves its sentence."""
-    before = dict(os.environ)
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{before.get('PATH', '')}"
+    path = os.environ.get("PATH", "")
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
     os.environ["FORGELINE_STAGE_ERROR"] = str(note)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        os.environ["PATH"] = path
+        del os.environ["FORGELINE_STAGE_ERROR"]
 
 
 def _chain(fault: BaseException | None) -> str:

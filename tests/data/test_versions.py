@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from forgeline.config import load
+from forgeline.data import versions
+from forgeline.errors import DataError
+
+
+def set_key(root: Path, section: str, **values: object) -> None:
+    path = root / "configs/data.yaml"
+    data = yaml.safe_load(path.read_text())
+    data[section] |= values
+    path.write_text(yaml.safe_dump(data))
+
+
+def ran(root: Path, capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """Prepare, and return the stages that ran: each says one line on stderr."""
+    capfd.readouterr()
+    versions.prepare(root, load(root).data)
+    lines = capfd.readouterr().err.splitlines()
+    return [
+        stage for stage in ("fetch", "clean", "assess", "split") if any(line.startswith(f"{stage}:") for line in lines)
+    ]
+
+
+def test_only_what_changed_runs_again(versioned: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError, match=r"stages assess, clean, fetch, split\).*forgeline data"):
+        versions.current(versioned, load(versioned).data)
+    assert ran(versioned, capfd) == ["fetch", "clean", "assess", "split"]
+    before = versions.current(versioned, load(versioned).data)
+    assert before.counts["raw"] == 60 and before.data_card and set(before.hashes) == {"train", "validation", "test"}
+    assert ran(versioned, capfd) == [] and versions.changed(versioned) == []
+
+    set_key(versioned, "split", seed=99)
+    assert versions.changed(versioned) == ["split"]
+    with pytest.raises(DataError, match="stages split"):
+        versions.current(versioned, load(versioned).data)
+    assert ran(versioned, capfd) == ["split"]
+    after = versions.current(versioned, load(versioned).data)
+    assert after.digest != before.digest and after.hashes != before.hashes
+
+    set_key(versioned, "split", seed=17)
+    versions.prepare(versioned, load(versioned).data)
+    assert versions.current(versioned, load(versioned).data) == before
+
+
+def test_a_failed_stage_says_its_own_sentence(versioned: Path, write_rows: Any) -> None:
+    write_rows(versioned, ["not json"])
+    with pytest.raises(DataError, match=r"The data line stopped: data/source/rows\.jsonl is not a JSON-lines file"):
+        versions.prepare(versioned, load(versioned).data)
+
+
+def test_a_folder_without_dvc_is_said_to_be(project: Path) -> None:
+    with pytest.raises(DataError, match="not a DVC project"):
+        versions.changed(project)
+
+
+def test_a_killed_run_is_completed_by_the_next(versioned: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "dvc", "repro"]
+    run = subprocess.Popen(
+        command, cwd=versioned, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert run.stdout is not None
+    next(line for line in run.stdout if "Running stage 'clean'" in line)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    run.stdout.close()
+    done = subprocess.run(command, cwd=versioned, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert versions.current(versioned, load(versioned).data).counts["raw"] == 60
+
+
+def test_a_stage_on_its_own_says_one_sentence_and_fails(project: Path) -> None:
+    command = [sys.executable, "-m", "forgeline.data", "clean"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("clean: ") and "does not exist" in done.stderr and done.stderr.count("\n") == 1
