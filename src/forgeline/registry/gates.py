@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from forgeline.config.schema import Gate, Policy
 from forgeline.evaluation.bootstrap import Estimate
 
+Outcome = Literal["pass", "fail", "unknown"]
+
 
 class Evidence(BaseModel):
     """What is known of a candidate. `differences` has a key only for what it was compared with.
@@ -26,7 +28,7 @@ class Verdict(BaseModel):
     """One gate's outcome and the sentence that explains it."""
 
     gate: str
-    outcome: Literal["pass", "fail", "unknown"]
+    outcome: Outcome
     reason: str
 
 
@@ -47,26 +49,24 @@ def _judge(name: str, gate: Gate, evidence: Evidence) -> Verdict:
     if gate.against:
         known = evidence.differences.get(gate.against, {})
     found = known.get(gate.evidence)
+    outcome: Outcome
     what = f"{gate.evidence} against {gate.against}" if gate.against else gate.evidence
-    bounds = " and ".join(
-        [f"at least {gate.min:g}"] * (gate.min is not None) + [f"at most {gate.max:g}"] * (gate.max is not None)
-    )
+    limits = [("at least", gate.min), ("at most", gate.max)]
+    bounds = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
     if found is None:
         return Verdict(gate=name, outcome="unknown", reason=f"no evidence of {what}")
-    estimate = found if isinstance(found, Estimate) else None
-    value = estimate.value if estimate else float(found)  # type: ignore[arg-type]
-    if gate.confident:
-        if estimate is None:
-            return Verdict(gate=name, outcome="unknown", reason=f"{what} has no confidence interval")
-        inside, possible = _within(gate, estimate.low, estimate.high), _overlaps(gate, estimate.low, estimate.high)
-        outcome: Literal["pass", "fail", "unknown"] = "pass" if inside else "unknown" if possible else "fail"
-        return Verdict(gate=name, outcome=outcome, reason=f"{what} is {estimate}; all of it must be {bounds}")
-    shown = str(estimate) if estimate else f"{value:g}"
-    return Verdict(
-        gate=name,
-        outcome="pass" if _within(gate, value, value) else "fail",
-        reason=f"{what} is {shown}; must be {bounds}",
-    )
+    if not gate.confident:
+        value = found.value if isinstance(found, Estimate) else found
+        shown = str(found) if isinstance(found, Estimate) else f"{found:g}"
+        outcome = "pass" if _within(gate, value, value) else "fail"
+        return Verdict(gate=name, outcome=outcome, reason=f"{what} is {shown}; must be {bounds}")
+    if not isinstance(found, Estimate):
+        return Verdict(gate=name, outcome="unknown", reason=f"{what} has no confidence interval")
+    if _within(gate, found.low, found.high):
+        outcome = "pass"
+    else:
+        outcome = "unknown" if _overlaps(gate, found.low, found.high) else "fail"
+    return Verdict(gate=name, outcome=outcome, reason=f"{what} is {found}; all of it must be {bounds}")
 
 
 def _within(gate: Gate, low: float, high: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from forgeline.config.schema import Config
 from forgeline.errors import ForgelineError, RegistryError
 from forgeline.ledger import Entry, Ledger
@@ -31,12 +33,19 @@ def promote(config: Config, version: Version, verdicts: list[Verdict]) -> bool:
         "lineage": version.lineage.model_dump(),
     }
     if not passed(verdicts):
-        if not _already_refused(config, version, verdicts):
-            ledger(config).append("refused", **facts)
+        record_once(config, "refused", facts)
         return False
     ledger(config).append("promoted", **facts)
     set_alias(config.project, CHAMPION, version)
     return True
+
+
+def record_once(config: Config, action: str, facts: dict[str, Any]) -> None:
+    """Append a decision to the ledger, unless the last one of its kind was the very same."""
+    book = ledger(config)
+    last = next((entry for entry in reversed(book.entries()) if entry.action == action), None)
+    if last is None or last.facts != facts:
+        book.append(action, **facts)
 
 
 def rollback(config: Config, to: str | None, reason: str) -> Entry:
@@ -77,13 +86,4 @@ def _champion_before(config: Config, now: Version) -> int:
     raise RegistryError(
         f"{now.name} version {now.number} is the first champion: there is none to roll back to. "
         "Name a version with --to, or promote another."
-    )
-
-
-def _already_refused(config: Config, version: Version, verdicts: list[Verdict]) -> bool:
-    told = [entry for entry in ledger(config).entries() if entry.action == "refused"]
-    return (
-        bool(told)
-        and told[-1].facts["version"] == version.number
-        and told[-1].facts["verdicts"] == [verdict.model_dump() for verdict in verdicts]
     )

@@ -11,10 +11,16 @@ from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
 
 from forgeline.config.schema import Config, Project, Train
+from forgeline.data.versions import DataVersion
 from forgeline.errors import RegistryError
 from forgeline.evaluation.report import Report
+from forgeline.lineage import code_digest, git_revision, value_digest
 from forgeline.registry.tracking import connect
 
+# The rooms whose source decides what a version is and whether it is promoted.
+ROOMS = ("data", "models", "tuning", "evaluation", "registry")
+BASE_REPORT = "evaluation/base.json"
+FINGERPRINT = "forgeline.fingerprint"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
@@ -26,8 +32,28 @@ class Lineage(BaseModel):
     data_hashes: dict[str, str]
     git_revision: str
     config_digest: str
+    code_digest: str
     zenml_run_id: str
     mlflow_run_id: str
+
+    @staticmethod
+    def of(config: Config, data: DataVersion, key: str, mlflow_run_id: str, zenml_run_id: str) -> Lineage:
+        """Return the lineage of what was made just now, in this project, from a dataset version."""
+        return Lineage(
+            key=key,
+            data_digest=data.digest,
+            data_hashes=data.hashes,
+            git_revision=git_revision(config.root),
+            config_digest=config.digest(),
+            code_digest=code_digest(*ROOMS),
+            zenml_run_id=zenml_run_id,
+            mlflow_run_id=mlflow_run_id,
+        )
+
+    def tags(self) -> dict[str, str]:
+        """Return the lineage as MLflow tags."""
+        values = self.model_dump().items()
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values}
 
 
 class Version(BaseModel):
@@ -39,20 +65,31 @@ class Version(BaseModel):
     aliases: list[str]
     lineage: Lineage
 
+    def bundle_lineage(self) -> dict[str, str]:
+        """Return the links of the chain of evidence that travel with a bundle."""
+        return {
+            "model": self.name,
+            "version": str(self.number),
+            "mlflow_run": self.lineage.mlflow_run_id,
+            "zenml_run": self.lineage.zenml_run_id,
+            "data_digest": self.lineage.data_digest,
+            "git_revision": self.lineage.git_revision,
+            "config_digest": self.lineage.config_digest,
+        }
 
-def register(config: Config, lineage: Lineage) -> Version:
+
+def register(project: Project, lineage: Lineage) -> Version:
     """Register a run's adapter as a version; the same key gives the same version again."""
-    client, name = connect(config.project), config.project.name
-    for version in versions(config.project):
+    client, name = connect(project), project.name
+    for version in versions(project):
         if version.lineage.key == lineage.key:
             return version
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
-        client.create_registered_model(name, description=config.project.objective)
-    tags = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in lineage.model_dump().items()}
+        client.create_registered_model(name, description=project.objective)
     source = f"{client.get_run(lineage.mlflow_run_id).info.artifact_uri}/adapter"
-    created = client.create_model_version(name, source, run_id=lineage.mlflow_run_id, tags=tags)
+    created = client.create_model_version(name, source, run_id=lineage.mlflow_run_id, tags=lineage.tags())
     client.set_registered_model_alias(name, CHALLENGER, created.version)
-    return get(config.project, str(created.version))
+    return get(project, str(created.version))
 
 
 def versions(project: Project) -> list[Version]:
@@ -90,18 +127,39 @@ def champion(project: Project) -> Version | None:
 
 def adapter_folder(project: Project, version: Version) -> Path:
     """Return a local folder with a version's adapter."""
-    return _artifact(project, version, "adapter")
+    return artifact(project, version, "adapter")
+
+
+def fingerprint(config: Config, data: DataVersion) -> str:
+    """Return the digest of all that decides a run's outcome: data, configuration, the library's source."""
+    return value_digest([data.digest, config.digest(), code_digest(*ROOMS)])
+
+
+def last_fingerprint(project: Project) -> str | None:
+    """Return the fingerprint of the last finished run, or None."""
+    found = connect(project).search_registered_models(filter_string=f"name = '{project.name}'")
+    return found[0].tags.get(FINGERPRINT) if found else None
+
+
+def set_fingerprint(project: Project, value: str) -> None:
+    """Remember the fingerprint of a finished run, where every machine that runs the project can read it."""
+    connect(project).set_registered_model_tag(project.name, FINGERPRINT, value)
 
 
 def train_settings(project: Project, version: Version) -> Train:
     """Return the settings a version was trained with, its base model among them."""
-    settings = json.loads(_artifact(project, version, "config.json").read_text())
+    settings = json.loads(artifact(project, version, "config.json").read_text())
     return Train.model_validate(settings["train"])
 
 
 def report(project: Project, version: Version) -> Report:
     """Return a version's evaluation report."""
-    return Report.read(_artifact(project, version, "evaluation/report.json"))
+    return Report.read(artifact(project, version, "evaluation/report.json"))
+
+
+def base_report(project: Project, version: Version) -> Report:
+    """Return the base model's report that a version was compared with."""
+    return Report.read(artifact(project, version, BASE_REPORT))
 
 
 def set_alias(project: Project, alias: str, version: Version) -> None:
@@ -109,7 +167,8 @@ def set_alias(project: Project, alias: str, version: Version) -> None:
     connect(project).set_registered_model_alias(project.name, alias, str(version.number))
 
 
-def _artifact(project: Project, version: Version, path: str) -> Path:
+def artifact(project: Project, version: Version, path: str) -> Path:
+    """Return a local copy of a file or folder that was stored with a version's run."""
     connect(project)
     try:
         return Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=path))

@@ -1,0 +1,1 @@
+"""ZenML pipelines; each reads as a list of steps."""

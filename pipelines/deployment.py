@@ -1,0 +1,18 @@
+"""Registered version → bundle → parity → local server and smoke test → ledger."""
+
+from __future__ import annotations
+
+from zenml import pipeline
+from zenml.enums import ExecutionMode
+
+from forgeline.config import Config
+from steps import deployment as steps
+
+
+@pipeline(name="deployment", execution_mode=ExecutionMode.FAIL_FAST)
+def deployment(version: int, config: Config) -> None:
+    """Put a version in front of callers, or leave what is there as it is and say why."""
+    bundle = steps.build_bundle(version=version, config=config)
+    parity = steps.check_parity(version=version, bundle=bundle, config=config)
+    deployed = steps.deploy_local(bundle=bundle, parity=parity)
+    steps.record_deployment(deployment=deployed, config=config)

@@ -1,0 +1,33 @@
+"""The `forgeline` command. Every verb imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from forgeline.cli import decisions, line, live, project
+from forgeline.errors import ForgelineError
+
+app = typer.Typer(
+    name="forgeline",
+    help="A generative text model from raw data to an accountable production endpoint.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (project.validate, project.doctor, line.run, line.data, line.train, line.evaluate):
+    app.command()(verb)
+for verb in (decisions.promote, decisions.rollback, live.deploy, live.chat, live.status, live.stop):
+    app.command()(verb)
+app.command()(decisions.lineage)
+app.command()(decisions.ledger)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one sentence and exit code 1."""
+    try:
+        app()
+    except ForgelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

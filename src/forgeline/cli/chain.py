@@ -1,0 +1,81 @@
+"""Walk the chain of evidence, both ways."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from forgeline.config import Config
+from forgeline.data.layout import SPLITS
+from forgeline.data.versions import current
+from forgeline.errors import DataError
+from forgeline.records import Record, read_records
+from forgeline.registry import promotion, versions
+from forgeline.serving.targets import local
+
+
+def from_version(config: Config, reference: str | None) -> dict[str, Any]:
+    """Return every link from a version (the live one if none is named) down to its source rows."""
+    status = local.status(config.root)
+    live = status.deployment if status and status.health != "gone" else None
+    version = versions.get(config.project, reference or (live.version if live else "champion"))
+    decisions = [e for e in promotion.ledger(config).entries() if str(e.facts.get("version")) == str(version.number)]
+    served = live if live and live.version == str(version.number) else None
+    trained = trained_records(config, version)
+    here = current(config.root, config.data).digest == version.lineage.data_digest
+    walked: dict[str, Any] = {
+        "version": version.number,
+        "aliases": ", ".join(version.aliases) or "none",
+        "deployment": f"{served.url} since {served.started_at}" if served else "not deployed here",
+        "bundle": served.digest if served else "none",
+        "decisions": "; ".join(f"{e.action} by {e.actor} at {e.at}" for e in decisions) or "none",
+        "mlflow_run": version.lineage.mlflow_run_id,
+        "zenml_run": version.lineage.zenml_run_id,
+        "git_revision": version.lineage.git_revision,
+        "config_digest": version.lineage.config_digest,
+        "code_digest": version.lineage.code_digest,
+        "data_digest": version.lineage.data_digest + ("" if here else " (not the data in this folder)"),
+        **{f"{split}_md5": md5 for split, md5 in version.lineage.data_hashes.items()},
+        "trained_on": f"{len(trained)} records, from {trained[0]} to {trained[-1]}",
+    }
+    if here:
+        first = next(record for record in read_records(config.root / SPLITS["train"]) if record.id == trained[0])
+        walked["source_of_first"] = json.dumps(first.origin, ensure_ascii=False)
+    return walked
+
+
+def from_record(config: Config, name: str) -> dict[str, Any]:
+    """Return where a record came from, its split, and the registered and live versions that trained on it.
+
+    Raises:
+        DataError: if no split of the data in hand holds it.
+    """
+    split, record = _find(config, name)
+    saw = [
+        version for version in versions.versions(config.project) if record.id in set(trained_records(config, version))
+    ]
+    status = local.status(config.root)
+    live = status.deployment.version if status and status.health == "ready" else None
+    return {
+        "record": record.id,
+        "source": json.dumps(record.origin, ensure_ascii=False),
+        "text": record.completion,
+        "split": split,
+        "trained_versions": ", ".join(str(version.number) for version in saw) or "none",
+        "live_version_saw_it": "yes" if live in {str(version.number) for version in saw} else "no",
+    }
+
+
+def trained_records(config: Config, version: versions.Version) -> list[str]:
+    """Return the ids of the records that a version was trained on."""
+    path = versions.artifact(config.project, version, "training/records.json")
+    ids: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    return ids
+
+
+def _find(config: Config, name: str) -> tuple[str, Record]:
+    for split, path in SPLITS.items():
+        for record in read_records(config.root / path):
+            if name == record.id or name in record.origin.get("rows", ()):
+                return split, record
+    raise DataError(f"No split of the data in {config.root} holds record {name}: see data/clean/quarantine.jsonl.")

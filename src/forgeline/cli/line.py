@@ -1,0 +1,145 @@
+"""`run`, `data`, `train`, `evaluate`: walk the line, or one stretch of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from forgeline.cli.options import Json, Profile, Set
+
+if TYPE_CHECKING:
+    from forgeline.config import Config
+
+UNCHANGED, REFUSED = 3, 4
+
+
+def run(
+    profile: Profile = None,
+    set_: Set = None,
+    if_changed: Annotated[
+        bool,
+        typer.Option("--if-changed", help="Run only if data, configuration or library changed since the last run."),
+    ] = False,
+    deploy: Annotated[bool, typer.Option(help="Serve the champion when the gates have passed.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Walk the whole line: data, base score, tune, score, register, gates, promote, deploy.
+
+    Exit codes: 0 promoted (or champion already), 3 nothing changed, 4 refused by a gate, 1 error.
+    """
+    from forgeline.cli import summary
+    from forgeline.cli.output import emit, reserved
+
+    config = _enter(profile, set_)
+    with reserved(as_json):
+        outcome = _walk(config, if_changed=if_changed, deploy=deploy)
+        result = summary.gather(config, **outcome)
+    if as_json:
+        emit(result)
+    else:
+        summary.show(result)
+    raise typer.Exit({"unchanged": UNCHANGED, "refused": REFUSED}.get(result["action"], 0))
+
+
+def data(as_json: Json = False) -> None:
+    """Bring the dataset version up to date: fetch, clean, assess, split; only what changed runs."""
+    from forgeline.cli.output import emit, reserved, table
+    from forgeline.data.versions import prepare
+
+    config = _enter(None, None)
+    with reserved(as_json):
+        version = prepare(config.root, config.data)
+    if as_json:
+        emit(version.model_dump(mode="json"))
+    else:
+        table(f"dataset version {version.digest[:12]}", ("rows", "count"), version.counts.items())
+        print(f"data card: {version.paths['card']}")
+
+
+def train(profile: Profile = None, set_: Set = None, as_json: Json = False) -> None:
+    """Walk the training line only: the champion may change, what is deployed does not."""
+    run(profile, set_, deploy=False, as_json=as_json)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A version number, an alias, or base.")] = "champion",
+    against: Annotated[str | None, typer.Option(help="Compare with this version, alias, or base.")] = None,
+    profile: Profile = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Score a registered model, or the base, on the frozen test prompts of the data in hand."""
+    from forgeline.cli.output import emit, reserved, table
+
+    config = _enter(profile, set_)
+    with reserved(as_json):
+        from forgeline.evaluation import difference
+
+        report = _score(config, model)
+        other = _score(config, against) if against else None
+        differences = difference(report, other, config.evaluate, config.project.seed) if other else {}
+    if as_json:
+        emit(
+            {"model": model, "metrics": _plain(report.metrics), "against": against, "differences": _plain(differences)}
+        )
+        return
+    rows = [(name, estimate, differences.get(name, "")) for name, estimate in report.metrics.items()]
+    table(f"{model} on {len(report.rows)} test prompts", ("metric", "value", f"against {against}"), rows)
+
+
+def _enter(profile: str | None, set_: list[str] | None) -> Config:
+    from forgeline.cli import environment
+    from forgeline.config import load
+
+    config = load(profile=profile, overrides=set_ or ())
+    environment.enter(config.root)
+    return config
+
+
+def _walk(config: Config, *, if_changed: bool, deploy: bool) -> dict[str, Any]:
+    """Run what is due; return what was done and why."""
+    from forgeline.cli.environment import pipelines
+    from forgeline.data.versions import prepare
+    from forgeline.registry import versions
+
+    data = prepare(config.root, config.data)
+    fingerprint = versions.fingerprint(config, data)
+    if if_changed and versions.last_fingerprint(config.project) == fingerprint:
+        return {"action": "unchanged", "reason": "data, configuration and library are those of the last run"}
+    pipelines(config.root)
+    from pipelines.training import training
+
+    steps = training(config=config).steps
+    versions.set_fingerprint(config.project, fingerprint)
+    version, promoted = steps["register"].output.load(), steps["promote"].output.load()
+    if promoted and deploy:
+        from pipelines.deployment import deployment
+
+        deployment(version=version.number, config=config)
+    return {
+        "action": "promoted" if promoted else "refused",
+        "reason": "every gate passed" if promoted else "a gate did not pass; the champion stays as it was",
+        "version": version.number,
+        "verdicts": steps["gate"].output.load().verdicts,
+    }
+
+
+def _score(config: Config, name: str) -> Any:
+    from forgeline.data.versions import current
+    from forgeline.evaluation import evaluate as score
+    from forgeline.models import load_adapted, load_base
+    from forgeline.registry import versions
+
+    test = config.root / current(config.root, config.data).paths["test"]
+    if name == "base":
+        language_model = load_base(config.train, config.root)
+    else:
+        version = versions.get(config.project, name)
+        settings = versions.train_settings(config.project, version)
+        language_model = load_adapted(settings, versions.adapter_folder(config.project, version), config.root)
+    return score(language_model, name, test, config.evaluate, config.project.seed)
+
+
+def _plain(estimates: dict[str, Any]) -> dict[str, Any]:
+    return {name: estimate.model_dump() for name, estimate in estimates.items()}

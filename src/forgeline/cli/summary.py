@@ -1,0 +1,84 @@
+"""What a run ends with: counts, scores, verdicts, the version, the endpoint, and where to look next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from forgeline.cli.output import table
+
+if TYPE_CHECKING:
+    from forgeline.config import Config
+    from forgeline.registry.gates import Verdict
+
+
+def gather(
+    config: Config, action: str, reason: str, version: int | None = None, verdicts: list[Verdict] | None = None
+) -> dict[str, Any]:
+    """Return what the last run did, from the registry and the running deployment, ready for JSON."""
+    from forgeline.data.versions import current
+    from forgeline.registry import evidence, versions
+    from forgeline.serving.targets import local
+
+    champion = versions.champion(config.project)
+    shown = versions.get(config.project, str(version)) if version else champion
+    result: dict[str, Any] = {
+        "action": action,
+        "reason": reason,
+        "data": current(config.root, config.data).model_dump(mode="json"),
+        "version": shown.number if shown else None,
+        "champion": champion.number if champion else None,
+        "verdicts": [verdict.model_dump() for verdict in verdicts or []],
+    }
+    if shown:
+        known = evidence.gather(config, shown)
+        base, candidate = versions.base_report(config.project, shown), versions.report(config.project, shown)
+        result["scores"] = {
+            name: {
+                "base": base.metrics[name].model_dump(),
+                "candidate": estimate.model_dump(),
+                "difference": known.differences["base"][name].model_dump(),
+            }
+            for name, estimate in candidate.metrics.items()
+        }
+        result["lineage"] = shown.lineage.model_dump()
+        result["example"] = candidate.rows[0].prompt
+    status = local.status(config.root)
+    if status and status.health == "ready":
+        result["endpoint"] = f"{status.deployment.url}/v1"
+        result["curl"] = _curl(config, result["endpoint"], status.deployment.model, result.get("example", "Hello"))
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print a run's result for a person."""
+    counts = result["data"]["counts"]
+    table(f"data {result['data']['digest'][:12]}", ("rows", "count"), counts.items())
+    if "scores" in result:
+        rows = [
+            (name, *(_interval(score[column]) for column in ("base", "candidate", "difference")))
+            for name, score in result["scores"].items()
+        ]
+        n = result["scores"]["bleu"]["candidate"]["n"]
+        table(f"scores on {n} frozen test prompts [95 % interval]", ("metric", "base", "candidate", "difference"), rows)
+    if result["verdicts"]:
+        table("gates", ("verdict", "gate", "why"), [(v["outcome"], v["gate"], v["reason"]) for v in result["verdicts"]])
+    print(f"\n{result['action']}: {result['reason']}.")
+    print(f"version {result['version']}, champion {result['champion']}")
+    if "endpoint" in result:
+        print(f"endpoint {result['endpoint']}\n\n{result['curl']}\n")
+    print("experiments:  mlflow ui")
+    print("runs:         zenml pipeline runs list")
+    print("the evidence: forgeline lineage    decisions: forgeline ledger    talk: forgeline chat")
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+
+
+def _curl(config: Config, endpoint: str, model: str, prompt: str) -> str:
+    system = config.data.fetch.system
+    messages = [{"role": "system", "content": system}] * (system is not None) + [{"role": "user", "content": prompt}]
+    body = json.dumps({"model": model, "messages": messages})
+    return f"curl {endpoint}/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}"

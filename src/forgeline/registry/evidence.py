@@ -1,0 +1,59 @@
+"""What is known of a version: attached to its run at registration, gathered again whenever it is judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from forgeline.config.schema import Config
+from forgeline.data.versions import DataVersion
+from forgeline.evaluation import Report, difference, evaluate
+from forgeline.evaluation.bootstrap import Estimate
+from forgeline.models import load_adapted
+from forgeline.registry import versions
+from forgeline.registry.gates import Evidence
+from forgeline.registry.tracking import Run
+
+DATA, CONFIG = "data.json", "config.json"
+
+
+def attach(run: Run, config: Config, data: DataVersion, base_report: Path) -> None:
+    """Store with a candidate's run what its gates will ask for: settings, data version and card, base report."""
+    run.settings(config.model_dump(mode="json", exclude={"root"}), CONFIG)
+    run.settings(data.model_dump(mode="json"), DATA)
+    run.settings(json.loads(base_report.read_text(encoding="utf-8")), versions.BASE_REPORT)
+    run.artifact((config.root / data.paths["card"]).parent, "data_card")
+
+
+def gather(config: Config, version: versions.Version) -> Evidence:
+    """Return the evidence on a version, with its differences to base and to today's champion.
+
+    A champion that was scored on other test prompts is scored again on this version's.
+    """
+    project = config.project
+    report = versions.report(project, version)
+    data = DataVersion.model_validate_json(versions.artifact(project, version, DATA).read_text(encoding="utf-8"))
+    base = versions.base_report(project, version)
+    differences = {"base": difference(report, base, config.evaluate, project.seed)}
+    champion = versions.champion(project)
+    if champion is not None:
+        theirs = _champion_report(config, champion, report.test_digest, data)
+        differences["champion"] = difference(report, theirs, config.evaluate, project.seed)
+    values: dict[str, Estimate | float] = {
+        **report.metrics,
+        "test_prompts": len(report.rows),
+        "test_leakage": data.test_leakage,
+        "unmasked_pii": data.unmasked_pii,
+        "data_card": float(data.data_card),
+    }
+    return Evidence(values=values, differences=differences, champion=champion.number if champion else None)
+
+
+def _champion_report(config: Config, champion: versions.Version, test_digest: str, data: DataVersion) -> Report:
+    report = versions.report(config.project, champion)
+    if report.test_digest == test_digest:
+        return report
+    folder = versions.adapter_folder(config.project, champion)
+    language_model = load_adapted(versions.train_settings(config.project, champion), folder, config.root)
+    test = config.root / data.paths["test"]
+    return evaluate(language_model, f"version {champion.number}", test, config.evaluate, config.project.seed)

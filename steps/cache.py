@@ -1,0 +1,51 @@
+"""What a step's cache depends on beside its inputs: the library's source, and this project's state.
+
+ZenML keys a cached step by its own source, parameters and inputs. A step here only calls the
+library and hands on paths, so the rooms it calls, and the folder the paths lead to, must count too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+from zenml.config.cache_policy import CachePolicy
+
+from forgeline.lineage import code_digest
+
+WORK = Path(".forgeline")
+
+
+def cached(identity: Callable[[], str]) -> CachePolicy:
+    """Return the policy of a step that is reused while `identity` returns the same."""
+    return CachePolicy(cache_func=identity)
+
+
+def tuning() -> str:
+    """Return the identity of what tuning runs on."""
+    return _project() + code_digest("models", "tuning")
+
+
+def evaluation() -> str:
+    """Return the identity of what evaluation runs on."""
+    return _project() + code_digest("models", "evaluation")
+
+
+def registration() -> str:
+    """Return the identity of what registration runs on."""
+    return _project() + code_digest("registry")
+
+
+def bundling() -> str:
+    """Return the identity of what bundling and parity run on."""
+    return _project() + code_digest("models", "serving")
+
+
+def _project() -> str:
+    """Return this project's folder and an id that goes with its files: delete them, and nothing is reused."""
+    mark = WORK / "id"
+    if not mark.exists():
+        WORK.mkdir(exist_ok=True)
+        mark.write_text(uuid4().hex)
+    return f"{Path.cwd()}:{mark.read_text()}:"

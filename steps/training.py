@@ -1,0 +1,132 @@
+"""The training line's steps, from the base model's score to the moved alias."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel
+from zenml import get_step_context, step
+
+from forgeline.config.schema import Config, Evaluate, Project, Train
+from forgeline.data.versions import DataVersion
+from forgeline.evaluation import Report
+from forgeline.evaluation import evaluate as score
+from forgeline.lineage import value_digest
+from forgeline.models import load_adapted, load_base
+from forgeline.registry import evidence, promotion, tracking, versions
+from forgeline.registry.gates import Verdict, judge
+from forgeline.tuning import TunedAdapter
+from forgeline.tuning import tune as tune_adapter
+from steps import cache
+
+EVALUATIONS = cache.WORK / "evaluations"
+TUNING = cache.WORK / "tuning"
+
+
+class Tuned(BaseModel):
+    """A tuned adapter, and the MLflow run that its training was logged to."""
+
+    adapter: TunedAdapter
+    key: str
+    run_id: str
+
+
+class Decision(BaseModel):
+    """The gates' verdicts on a version."""
+
+    version: int
+    verdicts: list[Verdict]
+
+
+@step(cache_policy=cache.cached(cache.evaluation))
+def evaluate_base(
+    data: DataVersion, train: Train, evaluate: Evaluate, project: Project
+) -> Annotated[str, "base_report"]:
+    """Score the untouched base model; return its report's path."""
+    key = value_digest([data.hashes["test"], train.model.source, train.dtype, evaluate.digest(), cache.evaluation()])
+    path = EVALUATIONS / f"base-{key[:16]}.json"
+    if path.exists():  # new training rows leave the base model's score as it is
+        return str(path)
+    with tracking.run(project, "base", key, {"forgeline.kind": "base", "forgeline.data": data.digest}) as run:
+        report = score(load_base(train, Path.cwd()), "base", Path(data.paths["test"]), evaluate, project.seed)
+        run.evaluation(report, evaluate.sample_rows)
+    report.save(path)
+    _say(report)
+    return str(path)
+
+
+@step(cache_policy=cache.cached(cache.tuning))
+def tune(data: DataVersion, train: Train, project: Project) -> Annotated[Tuned, "tuned"]:
+    """Train the adapter, or go on with the training that was interrupted."""
+    key = value_digest([data.hashes, train.digest(), project.seed, cache.tuning()])
+    folder = TUNING / key[:16]
+    tags = {"forgeline.kind": "candidate", "forgeline.data": data.digest}
+    with tracking.run(project, f"candidate-{key[:8]}", key, tags) as run:
+        run.params({"train": train.model_dump(mode="json"), "seed": project.seed})
+        adapter = tune_adapter(
+            train,
+            Path(data.paths["train"]),
+            Path(data.paths["validation"]),
+            folder,
+            seed=project.seed,
+            root=Path.cwd(),
+            log=run.metrics,
+        )
+        run.metrics({"train_seconds": adapter.seconds, "train_tokens_per_second": adapter.tokens_per_second})
+        run.artifact(Path(adapter.path), "adapter")
+        run.artifact(folder / "records.json", "training")
+    print(
+        f"tuned on {adapter.examples} examples, {adapter.tokens:,} tokens in {adapter.seconds:.0f} s "
+        f"({adapter.tokens_per_second:.0f} tokens/s); validation loss {adapter.validation_loss:.3f}"
+    )
+    return Tuned(adapter=adapter, key=key, run_id=run.run_id)
+
+
+@step(cache_policy=cache.cached(cache.evaluation))
+def evaluate_candidate(
+    data: DataVersion, tuned: Tuned, train: Train, evaluate: Evaluate, project: Project
+) -> Annotated[str, "candidate_report"]:
+    """Score the tuned model on the same prompts; return its report's path."""
+    path = EVALUATIONS / f"candidate-{tuned.key[:16]}-{evaluate.digest()[:8]}.json"
+    with tracking.run(project, "candidate", tuned.key, {}) as run:
+        language_model = load_adapted(train, Path(tuned.adapter.path), Path.cwd())
+        report = score(language_model, "candidate", Path(data.paths["test"]), evaluate, project.seed)
+        run.evaluation(report, evaluate.sample_rows)
+    report.save(path)
+    _say(report)
+    return str(path)
+
+
+@step(cache_policy=cache.cached(cache.registration))
+def register(
+    data: DataVersion, tuned: Tuned, base_report: str, candidate_report: str, config: Config
+) -> Annotated[versions.Version, "version"]:
+    """Register the candidate with all that it came from."""
+    lineage = versions.Lineage.of(config, data, tuned.key, tuned.run_id, str(get_step_context().pipeline_run.id))
+    with tracking.run(config.project, "candidate", tuned.key, lineage.tags()) as run:
+        evidence.attach(run, config, data, Path(base_report))
+    version = versions.register(config.project, lineage)
+    print(f"registered {version.name} version {version.number}")
+    return version
+
+
+@step(enable_cache=False)
+def gate(version: versions.Version, config: Config) -> Annotated[Decision, "decision"]:
+    """Judge the candidate against the policy, the base model and today's champion."""
+    verdicts = judge(config.policy, evidence.gather(config, version))
+    for verdict in verdicts:
+        print(f"{verdict.outcome:>7}  {verdict.gate}: {verdict.reason}")
+    return Decision(version=version.number, verdicts=verdicts)
+
+
+@step(enable_cache=False)
+def promote(version: versions.Version, decision: Decision, config: Config) -> Annotated[bool, "promoted"]:
+    """Make the version champion if every gate passed, and write the decision down."""
+    promoted = promotion.promote(config, version, decision.verdicts)
+    print(f"version {version.number} is {'champion' if promoted else 'not promoted: a gate blocks it'}")
+    return promoted
+
+
+def _say(report: Report) -> None:
+    print(f"{report.model}: " + ", ".join(f"{name} {estimate}" for name, estimate in report.metrics.items()))
