@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 
 from forgeline.config.schema import Sampling
@@ -47,6 +47,14 @@ class ChatRequest(BaseModel):
     presence_penalty: Zero | None = None
     frequency_penalty: Zero | None = None
     logprobs: Literal[False] | None = None
+
+    @model_validator(mode="after")
+    def _is_text(self) -> ChatRequest:
+        try:
+            "".join([self.model, *(message.content for message in self.messages)]).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a lone surrogate is not a character") from None
+        return self
 
     def to_generation(self, sampling: Sampling) -> GenerationRequest:
         """Return what the engine is asked; `sampling` fills what the request does not name."""
