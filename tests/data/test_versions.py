@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import yaml
 
 from forgeline.config import load
 from forgeline.data import versions
+from forgeline.data.__main__ import main
 from forgeline.errors import DataError
 
 
@@ -85,3 +87,16 @@ def test_a_stage_on_its_own_says_one_sentence_and_fails(project: Path) -> None:
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("clean: ") and "does not exist" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_stops_a_stage_with_one_sentence(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "data/raw/records.jsonl.part")
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("forgeline.data.fetch.write_jsonl", full)
+    assert main(["fetch"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("fetch: No space left on device: data/raw/records.jsonl.part. Make room")

@@ -25,12 +25,19 @@ def main(arguments: list[str]) -> int:
         config = load()
         report = STAGES[arguments[0]](config.root, config.data)
     except ForgelineError as fault:
-        print(f"{arguments[0]}: {fault}", file=sys.stderr)
-        if note := os.environ.get("FORGELINE_STAGE_ERROR"):  # where `versions.prepare` looks for the reason
-            Path(note).write_text(str(fault), encoding="utf-8")
-        return 1
+        return _failed(arguments[0], str(fault))
+    except OSError as fault:  # a full disk, a folder that may not be written
+        what = f"{fault.strerror}: {fault.filename or 'data/'}" if fault.strerror else str(fault)
+        return _failed(arguments[0], f"{what}. Make room or mend the permissions, then run again.")
     print(f"{arguments[0]}: {report.get('rows', report.get('replies'))}", file=sys.stderr)
     return 0
+
+
+def _failed(stage: str, sentence: str) -> int:
+    print(f"{stage}: {sentence}", file=sys.stderr)
+    if note := os.environ.get("FORGELINE_STAGE_ERROR"):  # where `versions.prepare` looks for the reason
+        Path(note).write_text(sentence, encoding="utf-8")
+    return 1
 
 
 if __name__ == "__main__":

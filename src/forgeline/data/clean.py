@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from forgeline.config.schema import Clean, Data
 from forgeline.data import charts, pii
 from forgeline.data.layout import CLEAN, QUARANTINE, RAW, REPORTS
-from forgeline.data.text import normalise, repair
+from forgeline.data.text import normalise, normalise_prompt, repair
 from forgeline.errors import DataError
 from forgeline.lineage import value_digest
 from forgeline.records import Record, read_jsonl, write_json, write_jsonl
@@ -44,7 +44,7 @@ def clean(root: Path, config: Data) -> dict[str, Any]:
     report = {
         "rows": counts,
         "reasons": dict(sorted(reasons.items())),
-        "prompts": len({_prompt(record) for record in kept}),
+        "prompts": len({normalise_prompt(record) for record in kept}),
         "masked": {kind: masked[kind] for kind in pii.KINDS},
         "unmasked_pii": leaks.total(),
     }
@@ -75,7 +75,7 @@ def clean_rows(rows: list[dict[str, Any]], config: Clean) -> tuple[list[Record],
         except _Unfit as unfit:
             remove(row if "messages" in row else _masked_raw(row, config), unfit.reason, unfit.detail)
             continue
-        prompt, reply = _prompt(record), normalise(record.completion)
+        prompt, reply = normalise_prompt(record), normalise(record.completion)
         if fault := _fault(record, config, ids):
             remove(record.model_dump(), *fault)
         elif twin := twins.get((prompt, reply)):
@@ -151,10 +151,6 @@ def _fault(record: Record, config: Clean, ids: set[str]) -> tuple[str, str] | No
     return None
 
 
-def _prompt(record: Record) -> str:
-    return "\n".join(f"{turn.role}: {normalise(turn.content)}" for turn in record.messages[:-1])
-
-
 def _share_keys(records: list[Record]) -> None:
     """Join keys whose prompts are equal, masked or not, under the key that came first."""
     parent: dict[str, str] = {}
@@ -167,7 +163,7 @@ def _share_keys(records: list[Record]) -> None:
 
     first_key: dict[str, str] = {}
     for record in records:
-        one, other = root_of(first_key.setdefault(_prompt(record), record.key)), root_of(record.key)
+        one, other = root_of(first_key.setdefault(normalise_prompt(record), record.key)), root_of(record.key)
         if one != other:
             early, late = sorted((one, other), key=order.__getitem__)
             parent[late] = early

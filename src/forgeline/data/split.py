@@ -11,7 +11,7 @@ from forgeline.config.schema import Data, Split
 from forgeline.data import charts
 from forgeline.data.card import write_card
 from forgeline.data.layout import CLEAN, NAMES, REPORTS, SPLITS
-from forgeline.data.text import normalise
+from forgeline.data.text import normalise, normalise_prompt
 from forgeline.errors import DataError
 from forgeline.records import Record, read_records, write_json, write_jsonl
 
@@ -72,11 +72,11 @@ def split_of(key: str, config: Split) -> str:
 def leaks(held_out: list[Record], seen: list[Record]) -> int:
     """Return how many held-out records share a key, prompt or whole conversation with a seen one."""
     keys = {record.key for record in seen}
-    prompts = {_prompt(record) for record in seen}
+    prompts = {normalise_prompt(record) for record in seen}
     conversations = {_flat(record, record.completion) for record in seen}
     return sum(
         record.key in keys
-        or _prompt(record) in prompts
+        or normalise_prompt(record) in prompts
         or any(_flat(record, reply) in conversations for reply in [record.completion, *record.references])
         for record in held_out
     )
@@ -86,7 +86,9 @@ def _merge(records: list[Record]) -> list[Record]:
     merged: dict[str, Record] = {}
     for record in records:
         replies = [record.completion, *record.references]
-        first = merged.setdefault(_prompt(record), record.model_copy(update={"references": [], "origin": {"rows": []}}))
+        first = merged.setdefault(
+            normalise_prompt(record), record.model_copy(update={"references": [], "origin": {"rows": []}})
+        )
         first.references += [reply for reply in dict.fromkeys(replies) if reply not in first.references]
         first.origin["rows"].append(record.id)
     return list(merged.values())
@@ -95,10 +97,6 @@ def _merge(records: list[Record]) -> list[Record]:
 def _shared_replies(test: list[Record], train: list[Record]) -> int:
     seen = {normalise(record.completion) for record in train}
     return sum(any(normalise(reply) in seen for reply in record.references) for record in test)
-
-
-def _prompt(record: Record) -> str:
-    return "\n".join(f"{turn.role}: {normalise(turn.content)}" for turn in record.messages[:-1])
 
 
 def _flat(record: Record, reply: str) -> str:

@@ -8,6 +8,8 @@ import unicodedata
 
 import ftfy
 
+from forgeline.records import Record
+
 TOKENISED = re.compile(
     r"\S (?:[.,!?;]|\.{2,})(?=\s|$)|\w ' ?(?:s|m|re|ve|ll|d)\b|\w n ?' ?t\b|\( \S.* \)|(?<!\S)' [^']*\S '(?!\w)"
 )
@@ -62,6 +64,11 @@ def normalise(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).casefold()
     bare = re.sub(r"[.,;:!?]+(?=\s|$)|[\"'\u2019]", "", text)
     return " ".join((bare if bare.strip() else text).split())
+
+
+def normalise_prompt(record: Record) -> str:
+    """Return what two records must share to have the same prompt: roles and normalised turns."""
+    return "\n".join(f"{turn.role}: {normalise(turn.content)}" for turn in record.messages[:-1])
 
 
 def _printable(character: str) -> str:

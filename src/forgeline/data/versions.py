@@ -53,7 +53,7 @@ def prepare(root: Path, config: Data) -> DataVersion:
         except ReproductionError as fault:
             reason = note.read_text(encoding="utf-8") if note.exists() else _chain(fault)
             raise DataError(f"The data line stopped: {reason}") from None
-        except DvcException as fault:
+        except (DvcException, OSError) as fault:  # OSError: its cache's disk is full, for one
             raise DataError(f"DVC cannot run the data line: {_chain(fault)}") from None
     return _read(root, config)
 

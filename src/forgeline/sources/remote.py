@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +15,9 @@ from forgeline.lineage import file_digest, value_digest
 from forgeline.sources.cache import cache_root, disk_full, disk_space_reported, locked
 
 CHUNK = 1 << 20
+
+# From an offset: where the bytes really start, the whole size if known, the chunks, what to close.
+Attempt = Callable[[int], tuple[int, int | None, Iterator[bytes], Any]]
 
 
 def resolve_http(reference: str) -> Path:
@@ -118,11 +121,8 @@ def _address(digest: str, name: str) -> Path:
     return cache_root() / "files" / digest[:2] / digest / name
 
 
-def _receive(target: Path, pin: str | None, url: str, attempt: Any) -> Path:
-    """Write what `attempt(offset)` yields after what is there already, check it, and publish it.
-
-    `attempt` returns where its bytes start, the whole size if known, the chunks, and what to close.
-    """
+def _receive(target: Path, pin: str | None, url: str, attempt: Attempt) -> Path:
+    """Write what `attempt(offset)` yields after what is there already, check it, and publish it."""
     partial = target.with_name(target.name + ".part")
     with locked(target):
         if target.exists():  # another process was faster
@@ -142,7 +142,7 @@ def _receive(target: Path, pin: str | None, url: str, attempt: Any) -> Path:
     return target
 
 
-def _write(partial: Path, offset: int, url: str, attempt: Any) -> None:
+def _write(partial: Path, offset: int, url: str, attempt: Attempt) -> None:
     start, total, chunks, source = attempt(offset)
     try:
         missing = (total or 0) - start
