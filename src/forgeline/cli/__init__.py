@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -13,15 +14,19 @@ app = typer.Typer(
     name="forgeline",
     help="A generative text model from raw data to an accountable production endpoint.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (project.validate, project.doctor, line.run, line.data, line.train, line.evaluate):
+VERBS: tuple[Callable[..., None], ...] = (
+    *(project.validate, project.doctor),
+    *(line.run, line.data, line.train, line.evaluate),
+    *(decisions.promote, decisions.rollback),
+    *(live.deploy, live.chat, live.status, live.stop),
+    *(decisions.lineage, decisions.ledger),
+)
+for verb in VERBS:
     app.command()(verb)
-for verb in (decisions.promote, decisions.rollback, live.deploy, live.chat, live.status, live.stop):
-    app.command()(verb)
-app.command()(decisions.lineage)
-app.command()(decisions.ledger)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ DEFAULTS = {
     "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # Threads that spin while they wait starve each other on busy cores: 3 to 11 tokens/s became 30.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,7 +49,7 @@ def chat(
     running = local.status(config.root)
     if running is None or running.health == "gone":
         raise ServingError("Nothing is deployed here: run `forgeline deploy`.")
-    client = OpenAI(base_url=f"{running.deployment.url}/v1", api_key="none", max_retries=0)
+    client: Any = OpenAI(base_url=f"{running.deployment.url}/v1", api_key="none", max_retries=0)
     system = system or config.data.fetch.system
     opening = [{"role": "system", "content": system}] if system else []
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def evaluate(language_model: LanguageModel, name: str, test: Path, config: Evalu
         )
     generated = time.perf_counter()
     texts = [reply.text for reply in replies]
-    scored: dict[str, tuple[CorpusMetric, dict[str, list[object]]]] = {
+    scored: dict[str, tuple[CorpusMetric, dict[str, Any]]] = {
         "bleu": (Bleu(keep_in_memory=True), {"predictions": texts, "references": references}),
         "chrf": (Chrf(keep_in_memory=True), {"predictions": texts, "references": references}),
         "stop_rate": (StopRate(keep_in_memory=True), {"predictions": [reply.stopped for reply in replies]}),

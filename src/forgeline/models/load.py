@@ -63,7 +63,9 @@ def load_base(config: Train, root: Path) -> LanguageModel:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     folder = base_folder(config.model, root)
     device = _device(config)
     dtype = _dtype(config, device)

@@ -15,8 +15,10 @@ from forgeline.records import read_records
 POOL = 16
 
 
-def read_examples(path: Path, tokenizer: Any, limit: int | None, max_tokens: int, seed: int) -> list[Example]:
-    """Return a seeded sample of a split as tokenised examples.
+def read_examples(
+    path: Path, tokenizer: Any, limit: int | None, max_tokens: int, seed: int
+) -> tuple[list[Example], list[str]]:
+    """Return a seeded sample of a split as tokenised examples, and the ids of their records.
 
     Raises:
         TuningError: if no record is left that fits `max_tokens`.
@@ -24,13 +26,13 @@ def read_examples(path: Path, tokenizer: Any, limit: int | None, max_tokens: int
     records = read_records(path)
     if limit is not None and limit < len(records):
         records = random.Random(seed).sample(records, limit)
-    examples = [encode_example(tokenizer, record) for record in records]
-    fitting = [example for example in examples if len(example) <= max_tokens]
+    examples = {record.id: encode_example(tokenizer, record) for record in records}
+    fitting = {name: example for name, example in examples.items() if len(example) <= max_tokens}
     if not fitting:
         raise TuningError(
-            f"{path}: none of {len(examples)} records fits train.max_tokens={max_tokens}; raise it or shorten them."
+            f"{path}: none of {len(records)} records fits train.max_tokens={max_tokens}; raise it or shorten them."
         )
-    return fitting
+    return list(fitting.values()), list(fitting)
 
 
 def batches(examples: Sequence[Example], batch_size: int, seed: int, epoch: int) -> list[list[Example]]:

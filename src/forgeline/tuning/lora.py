@@ -18,6 +18,7 @@ from forgeline.errors import TuningError
 from forgeline.models import Example, load_base
 from forgeline.models.score import completion_losses, token_losses
 from forgeline.progress import progress_bar
+from forgeline.records import write_json
 from forgeline.tuning import checkpoint
 from forgeline.tuning.examples import batches, read_examples
 
@@ -51,6 +52,8 @@ def tune(
 ) -> TunedAdapter:
     """Train a LoRA adapter into `folder/adapter`, going on from the last checkpoint there.
 
+    `folder/records.json` names the records it was trained on.
+
     Args:
         config: base model, adapter shape and budget.
         train: the records to learn from.
@@ -67,8 +70,8 @@ def tune(
     if done.exists():
         return TunedAdapter.model_validate_json(done.read_text())
     base = load_base(config, root)
-    examples = read_examples(train, base.tokenizer, config.max_examples, config.max_tokens, seed)
-    held_out = read_examples(validation, base.tokenizer, VALIDATION_EXAMPLES, config.max_tokens, seed)
+    examples, ids = read_examples(train, base.tokenizer, config.max_examples, config.max_tokens, seed)
+    held_out, _ = read_examples(validation, base.tokenizer, VALIDATION_EXAMPLES, config.max_tokens, seed)
     model = _with_adapter(base.model, config, seed)
     loss, state = _run(model, examples, config, folder, seed, base.tokenizer.pad_token_id, log)
 
@@ -88,6 +91,7 @@ def tune(
         train_loss=loss,
         validation_loss=validation_loss,
     )
+    write_json(folder / "records.json", ids)
     done.write_text(result.model_dump_json(indent=2))
     checkpoint.clear(folder)
     return result
