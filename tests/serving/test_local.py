@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from openai import InternalServerError, OpenAI
+from openai import APIError, InternalServerError, OpenAI
 from scene import HELLO, LINEAGE, PROMPTS, free_port, wait_for
 
 from forgeline.config import Config
@@ -73,6 +73,24 @@ def shut_down_during_a_stream(deployment: Deployment) -> None:
     assert refused.value.code == "draining"
     assert list(stream)[-1].choices[0].finish_reason in {"stop", "length"}
     assert process.wait(30) == 0
+
+
+def test_a_stream_that_outlasts_the_drain_is_cut_off(config: Config, adapter: Path, tmp_path: Path) -> None:
+    hasty = config.model_copy(update={"serve": config.serve.model_copy(update={"drain_timeout": 0.2})})
+    deployment = deploy(config.root, build(hasty, adapter, LINEAGE, tmp_path), passes)
+    client = OpenAI(base_url=f"{deployment.url}/v1", api_key="none", max_retries=0)
+    question = {"model": deployment.model, "messages": HELLO, "max_tokens": 4000, "temperature": 1.0, "seed": 3}
+    stream = client.chat.completions.create(**question, stream=True)  # type: ignore[call-overload]
+    next(stream)
+    process = psutil.Process(deployment.pid)
+    process.terminate()
+    assert process.wait(20) == 0
+    with pytest.raises(APIError, match="shut down before the reply was complete"):
+        list(stream)
+    log = (config.root / ".forgeline" / "deployments" / "local.log").read_text()
+    assert "1 requests are cut off" in log
+    assert "Traceback" not in log
+    stop(config.root)
 
 
 def ready_status(deployment: Deployment) -> int:

@@ -4,12 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scene import LINEAGE, PROJECT, PROMPTS, make_adapter
+from scene import PROMPTS
 
 from forgeline.config import Config
 from forgeline.errors import ServingError
-from forgeline.models import LanguageModel, base_folder, load_adapted
-from forgeline.serving.bundle import build
+from forgeline.models import LanguageModel, load_adapted
 from forgeline.serving.parity import check
 
 
@@ -32,10 +31,3 @@ def test_another_chat_template_is_told_apart(model: LanguageModel, bundle: Path,
     tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "robot")
     with pytest.raises(ServingError, match="not the model that was evaluated"):
         check(replace(model, tokenizer=tokenizer), bundle, root, PROMPTS, tolerance=1e-3, max_tokens=4)
-
-
-def test_the_real_base_model_is_repeated_exactly(real_config: Config, tmp_path: Path) -> None:
-    adapter = make_adapter(base_folder(real_config.train.model, PROJECT), tmp_path / "adapter", seed=1)
-    bundle = build(real_config, adapter, LINEAGE, tmp_path / "bundles")
-    reference = load_adapted(real_config.train, adapter, PROJECT)
-    check(reference, bundle, PROJECT, PROMPTS[:1], tolerance=0, max_tokens=4)

@@ -11,6 +11,7 @@ from forgeline.errors import ServingError
 from forgeline.models import LanguageModel, encode_prompt
 from forgeline.serving.bundle import load
 from forgeline.serving.engines import GenerationRequest
+from forgeline.serving.engines.decode import fastest_threads
 from forgeline.serving.engines.transformers import answer
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def check(
         ServingError: naming the first prompt whose reply or logits differ, and by how much.
     """
     candidate = load(bundle, root)
-    comparisons = [_compare(reference, candidate, prompt, max_tokens) for prompt in prompts]
+    threads = fastest_threads(candidate)
+    comparisons = [_compare(reference, candidate, prompt, max_tokens, threads) for prompt in prompts]
     for number, found in enumerate(comparisons, start=1):
         # Not `>`: logits that are not numbers must not pass.
         if found.reference != found.bundle or not found.logit_difference <= tolerance:
@@ -70,13 +72,17 @@ def check(
 
 
 def _compare(
-    reference: LanguageModel, candidate: LanguageModel, prompt: list[dict[str, str]], max_tokens: int
+    reference: LanguageModel,
+    candidate: LanguageModel,
+    prompt: list[dict[str, str]],
+    max_tokens: int,
+    threads: int | None,
 ) -> Comparison:
     difference = (_last_logits(reference, prompt) - _last_logits(candidate, prompt)).abs().max()
     return Comparison(
         prompt=prompt,
-        reference=_reply(reference, prompt, max_tokens),
-        bundle=_reply(candidate, prompt, max_tokens),
+        reference=_reply(reference, prompt, max_tokens, threads),
+        bundle=_reply(candidate, prompt, max_tokens, threads),
         logit_difference=float(difference),
     )
 
@@ -90,6 +96,6 @@ def _last_logits(model: LanguageModel, prompt: list[dict[str, str]]) -> torch.Te
     return logits[0, -1].float().cpu()
 
 
-def _reply(model: LanguageModel, prompt: list[dict[str, str]], max_tokens: int) -> str:
+def _reply(model: LanguageModel, prompt: list[dict[str, str]], max_tokens: int, threads: int | None) -> str:
     request = GenerationRequest(messages=prompt, max_tokens=max_tokens, temperature=0)
-    return "".join(piece.text for piece in answer(model, request))
+    return "".join(piece.text for piece in answer(model, request, threads))

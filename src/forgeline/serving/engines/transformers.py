@@ -26,8 +26,7 @@ class TransformersEngine:
     def load(self) -> None:
         """Verify the bundle, load its model and find out how many threads decode fastest."""
         self._model = load(self._bundle, self._root)
-        if self._model.device.type == "cpu":
-            self._threads = fastest_threads(self._model)
+        self._threads = fastest_threads(self._model)
 
     def generate(self, request: GenerationRequest) -> Generator[Piece]:
         """Yield the reply, a piece for each token; closing the generator cancels it."""

@@ -89,7 +89,7 @@ def _add_probes(app: FastAPI, manifest: Manifest, dispatcher: Dispatcher, traffi
 
     @app.get("/readyz")
     async def ready() -> dict[str, str]:
-        """Really generate a token, unless a request is being given some right now."""
+        """Really generate a token, unless the engine has just given one to somebody."""
         if traffic.draining:
             raise ApiError(503, "The server is shutting down.", "draining")
         if time.monotonic() - dispatcher.last_piece > PROBE_SECONDS:
@@ -120,13 +120,17 @@ async def _follow(job: Job, http: Request, metrics: Metrics) -> AsyncGenerator[P
             piece = await job.next()
     finally:
         watcher.cancel()
-        job.cancel()
+        job.cancel(_closed())
 
 
 async def _cancel_on_hang_up(job: Job, http: Request) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
-    job.cancel()
+    job.cancel(_closed())
+
+
+def _closed() -> ApiError:
+    return ApiError(499, "The client closed the connection.", "client_closed")
 
 
 async def _events(

@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+import weakref
 from contextlib import closing
 
 from forgeline.errors import ForgelineError
@@ -49,10 +50,10 @@ class Job:
         """Hand over a piece from the engine's thread."""
         self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
-    def cancel(self) -> None:
-        """Stop the generation at its next token and wake who waits for it."""
+    def cancel(self, reason: ApiError) -> None:
+        """Stop the generation at its next token and tell who waits for it why."""
         self.cancelled = True
-        self._pieces.put_nowait(ApiError(499, "The client closed the connection.", "client_closed"))
+        self._pieces.put_nowait(reason)
 
 
 class Dispatcher:
@@ -64,6 +65,7 @@ class Dispatcher:
         self.last_piece = float("-inf")  # monotonic seconds
         self._engine = engine
         self._jobs: queue.Queue[Job | None] = queue.Queue(max_queue)
+        self._open: weakref.WeakSet[Job] = weakref.WeakSet()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     @property
@@ -89,7 +91,13 @@ class Dispatcher:
             self._jobs.put_nowait(job)
         except queue.Full:
             raise ApiError(429, "Too many requests are waiting; try again.", "queue_full", retry_after=1) from None
+        self._open.add(job)
         return job
+
+    def cut_off(self) -> None:
+        """Cancel every request that has not been answered in full."""
+        for job in list(self._open):
+            job.cancel(ApiError(503, "The server shut down before the reply was complete.", "draining"))
 
     def _work(self) -> None:
         try:

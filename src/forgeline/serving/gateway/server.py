@@ -82,6 +82,7 @@ class Server(uvicorn.Server):
         late = time.monotonic() > self._deadline
         if late and self._traffic.in_flight:
             logger.warning("drain_timeout is over: %d requests are cut off", self._traffic.in_flight)
+            self._dispatcher.cut_off()
         drained = self._traffic.draining and not self._traffic.in_flight
         self.should_exit = self.should_exit or drained or late or self._dispatcher.failure is not None
         return await super().on_tick(counter)
