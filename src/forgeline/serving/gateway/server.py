@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, drain_timeout: float) -> None:
-        super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=1))
+        super().__init__(uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=1))
         self._dispatcher = app.state.dispatcher
         self._traffic = app.state.traffic
         self._drain_timeout = drain_timeout
