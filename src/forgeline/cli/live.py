@@ -56,7 +56,7 @@ def chat(
         while question := message or _prompt():
             stream = client.chat.completions.create(
                 model=running.deployment.model,
-                messages=[*opening, {"role": "user", "content": question.replace("\\n", "\n")}],  # type: ignore[list-item]
+                messages=[*opening, {"role": "user", "content": question.replace("\\n", "\n")}],
                 stream=True,
             )
             for chunk in stream:

@@ -105,6 +105,7 @@ def load_adapted(config: Train, adapter: Path, root: Path) -> LanguageModel:
         ModelError: if the folder holds no adapter, or one that was made for another base.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter} holds no adapter (adapter_config.json is missing): train it again.")
@@ -112,8 +113,11 @@ def load_adapted(config: Train, adapter: Path, root: Path) -> LanguageModel:
     try:
         # The adapter takes the base's precision: what is evaluated is what is served.
         model = PeftModel.from_pretrained(base.model, adapter, autocast_adapter_dtype=False)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{adapter} does not fit {config.model.source}: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{adapter} is damaged, or was made for another base than {config.model.source}: {reason}"
+        ) from error
     return LanguageModel(model.to(base.model.dtype).eval(), base.tokenizer, base.device)
 
 

@@ -1,0 +1,37 @@
+# Everything a person types. `make demo` and `make test` need git, make and Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test lint ui install clean help
+
+demo: $(BIN)/.demo  ## Install, then run the whole line and serve the champion
+	@forgeline run
+
+test: $(BIN)/.dev  ## Install, then run the tests
+	@pytest
+
+lint: $(BIN)/.dev  ## Check style, types, workflows
+	@ruff check && ruff format --check && mypy
+
+ui: $(BIN)/.demo  ## Open the MLflow UI at http://127.0.0.1:5000
+	@mlflow ui
+
+install: $(BIN)/.dev  ## Create the environment with all that development needs
+
+clean:  ## Stop what is served, then remove all state that a run can rebuild, and the experiments
+	@if [ -x $(BIN)/forgeline ] && [ -d .forgeline ]; then forgeline stop; fi
+	rm -rf .forgeline mlflow.db* mlruns ledger.jsonl
+
+help:  ## Show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(BIN)/.demo: pyproject.toml requirements.lock
+	@echo "Installing the environment from requirements.lock (2.3 GB, a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/.demo
+	@pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	@touch $@

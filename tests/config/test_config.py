@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from forgeline.config import load
+from forgeline.config.load import profiles
+from forgeline.config.schema import SECTIONS
+from forgeline.errors import ConfigError
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("profile", [None, *profiles(PROJECT)])
+def test_every_shipped_profile_is_valid(profile):
+    assert load(PROJECT, profile=profile).profile == profile
+
+
+def test_every_shipped_yaml_is_a_section_or_a_profile():
+    shipped = {path.stem for path in (PROJECT / "configs").glob("*.yaml")}
+    assert shipped == set(SECTIONS)
+
+
+def test_overrides_have_the_last_word_over_profiles():
+    config = load(PROJECT, profile="smoke", overrides=["train.max_examples=3", "train.lora.rank=4"])
+    assert (config.train.max_examples, config.train.lora.rank) == (3, 4)
+    assert config.train.batch_size == 8  # the profile's
+    assert config.digest() != load(PROJECT, profile="smoke").digest()
+
+
+def test_all_faults_are_told_at_once_with_place_key_legal_values_and_nearest_key():
+    overrides = [
+        "train.epoch=1",
+        "train.dtype=bfloat",
+        "evaluate.confidence=3",
+        "policy.gates.x={evidence: blue, min: 1}",
+    ]
+    with pytest.raises(ConfigError) as told:
+        load(PROJECT, overrides=overrides)
+    message = str(told.value)
+    assert "4 faults" in message
+    assert "--set train.epoch=1: train.epoch: unknown key; legal: model, lora" in message
+    assert "did you mean epochs?" in message
+    assert "'auto', 'bfloat16' or 'float32'; found 'bfloat'; did you mean bfloat16?" in message
+    assert "evaluate.confidence: input should be less than 1; found 3" in message
+    assert "policy.gates.x.evidence" in message and "did you mean bleu?" in message
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("train", None, "configs/train.yaml: the file is missing"),
+        ("train", "a: [", "configs/train.yaml: not YAML"),
+        ("train", "- a", "configs/train.yaml: expected keys and values, found list"),
+        ("serve", "prot: 1", "configs/serve.yaml: serve.prot: unknown key; legal: host, port"),
+        ("policy", "gates: {x: {evidence: bleu}}", "policy.gates.x: value error, a gate needs min, max or both"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, file, text, told):
+    for section in SECTIONS:
+        (tmp_path / "configs").mkdir(exist_ok=True)
+        (tmp_path / f"configs/{section}.yaml").write_text((PROJECT / f"configs/{section}.yaml").read_text())
+    path = tmp_path / f"configs/{file}.yaml"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(ConfigError, match=told.replace("[", r"\[").replace(".", r"\.")):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"profile": "smok"}, "no such profile; legal: gpu, qlora, smoke; did you mean smoke?"),
+        ({"overrides": ["epochs"]}, "expected section.key=value"),
+        ({"overrides": ["data.split.test=0.2"]}, "edit that file instead"),
+    ],
+)
+def test_a_bad_option_is_explained(options, told):
+    with pytest.raises(ConfigError) as error:
+        load(PROJECT, **options)
+    assert told in str(error.value)
+
+
+def test_a_folder_without_a_project_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"configs/project.yaml is missing"):
+        load()
+
+
+def test_shipped_sources_pin_their_digests():
+    data = yaml.safe_load((PROJECT / "configs/data.yaml").read_text())
+    assert all("#sha256=" in source for source in data["fetch"]["sources"])

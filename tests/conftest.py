@@ -1,0 +1,87 @@
+"""What is expensive and shared: the real base model, a project copy, and one finished smoke run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
+
+from forgeline.config import Config, load
+from forgeline.models import LanguageModel, load_base
+
+PROJECT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project in a folder of its own, with a ZenML store and a port of its own."""
+
+    root: Path
+    env: dict[str, str]
+    port: int
+
+    def forgeline(self, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+        """Run the command in the project's folder."""
+        command = [sys.executable, "-c", "from forgeline.cli import main; main()", *arguments]
+        return subprocess.run(
+            command, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def copy_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
+    """Return a function that copies the tracked files into a new folder."""
+    zenml_store = tmp_path_factory.mktemp("zenml")
+
+    def copy() -> Project:
+        root = tmp_path_factory.mktemp("project")
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True)
+        for name in filter(None, listed.stdout.split("\0")):
+            if (PROJECT / name).is_file():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(PROJECT / name, root / name)
+        port = free_port()
+        serve = (root / "configs/serve.yaml").read_text()
+        (root / "configs/serve.yaml").write_text(serve.replace("port: 8600", f"port: {port}"))
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return Project(root, {**os.environ, "PATH": path, "ZENML_CONFIG_PATH": str(zenml_store)}, port)
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def smoke_project(copy_project: Callable[[], Project]) -> Iterator[Project]:
+    """A project where the whole line has run with the smoke profile, and its server is up."""
+    project = copy_project()
+    finished = project.forgeline("run", "--profile", "smoke", "--json")
+    (project.root / "run.json").write_text(finished.stdout)
+    assert finished.returncode == 0, finished.stderr
+    yield project
+    project.forgeline("stop")
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    """The shipped configuration in float32, in which equivalences hold to rounding."""
+    return load(PROJECT, overrides=["train.dtype=float32"])
+
+
+@pytest.fixture(scope="session")
+def base(config: Config) -> LanguageModel:
+    """The real base model in float32."""
+    return load_base(config.train, PROJECT)

@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from forgeline.errors import ModelError
+from forgeline.models import Example, encode_example, encode_prompt, generate, load_adapted, load_base
+from forgeline.models.score import completion_losses, token_losses
+from forgeline.records import Record
+
+SYSTEM = {"role": "system", "content": "You write what a customer-service agent says, in one or two sentences."}
+
+
+def record(question: str, answer: str) -> Record:
+    messages = [SYSTEM, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Record(id=question, key=question, messages=messages)
+
+
+RECORDS = [
+    record("act: Train-Inform\nleave: 05:00", "It leaves at 05:00."),
+    record(
+        "act: Hotel-Inform\narea: east\nstars: 4\nname: the lensfield", "The Lensfield is a 4 star hotel in the east."
+    ),
+    record("act: general-bye", "Goodbye!"),
+]
+
+
+@pytest.fixture(scope="module")
+def examples(base):
+    return [encode_example(base.tokenizer, each) for each in RECORDS]
+
+
+def test_the_completion_follows_the_prompt_and_ends_with_a_stop_token(base, examples):
+    for each, example in zip(RECORDS, examples, strict=True):
+        assert example.prompt == encode_prompt(base.tokenizer, each.prompt)
+        assert example.completion[-1] == base.tokenizer.eos_token_id
+        assert base.tokenizer.decode(example.completion[:-1]) == each.completion
+
+
+def test_losses_are_those_of_the_whole_sequence_without_any_shortcut(base, examples):
+    for example in examples:
+        ids = torch.tensor([example.prompt + example.completion])
+        with torch.no_grad():
+            logits = base.model(ids).logits[0, len(example.prompt) - 1 : -1]
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(example.completion), reduction="none")
+        with torch.no_grad():
+            torch.testing.assert_close(token_losses(base.model, [example], 0), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_that_shares_its_prefix_loses_what_its_examples_lose_alone(base, examples):
+    together = completion_losses(base.model, examples, 0, batch_size=3)
+    alone = completion_losses(base.model, examples, 0, batch_size=1)
+    assert [tokens for _, tokens in together] == [len(example.completion) for example in examples]
+    assert [nats for nats, _ in together] == pytest.approx([nats for nats, _ in alone], rel=1e-4)
+
+
+def test_the_gradient_flows_through_the_shared_prefix(base, examples):
+    weight = base.model.model.layers[0].self_attn.k_proj.weight
+    gradients = []
+    for batches in ([examples], [[example] for example in examples]):
+        weight.grad = None
+        for batch in batches:
+            token_losses(base.model, batch, 0).sum().backward()
+        gradients.append(weight.grad.clone())
+        base.model.zero_grad()
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+
+
+def test_batched_generation_is_generation_one_by_one(base, examples):
+    prompts = [example.prompt for example in examples]
+    together = generate(base, prompts, max_new_tokens=8, batch_size=3)
+    assert together == generate(base, prompts, max_new_tokens=8, batch_size=1)
+    assert all(reply.tokens <= 8 for reply in together)
+
+
+def test_a_model_that_cannot_be_loaded_says_why(config, tmp_path):
+    train = config.train
+    with pytest.raises(ModelError, match="needs a CUDA GPU"):
+        load_base(train.model_copy(update={"quantization": "nf4"}), config.root)
+    with pytest.raises(ModelError, match=r"holds no adapter \(adapter_config.json is missing\)"):
+        load_adapted(train, tmp_path, config.root)
+    (tmp_path / "notes.txt").write_text("no model")
+    with pytest.raises(ModelError, match=r"expected a folder with config.json, or one .gguf file"):
+        load_base(
+            train.model_copy(update={"model": train.model.model_copy(update={"source": str(tmp_path / "notes.txt")})}),
+            config.root,
+        )
+
+
+def test_an_example_is_as_long_as_its_tokens():
+    assert len(Example([1, 2, 3], [4, 5])) == 5

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+
+from forgeline.config import load
+from forgeline.errors import RegistryError
+from forgeline.registry import promotion, tracking, versions
+from forgeline.registry.gates import Verdict
+
+PROJECT = Path(__file__).parents[2]
+PASS = [Verdict(gate="g", outcome="pass", reason="good")]
+FAIL = [Verdict(gate="g", outcome="unknown", reason="no evidence")]
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """The shipped configuration with a registry and a ledger of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shipped = load(PROJECT)
+    project = shipped.project.model_copy(
+        update={"stores": shipped.project.stores.model_copy(update={"mlflow": f"sqlite:///{tmp_path}/mlflow.db"})}
+    )
+    return shipped.model_copy(update={"root": tmp_path, "project": project})
+
+
+def make_version(config, key, tmp_path):
+    adapter = tmp_path / f"adapter-{key}"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    with tracking.run(config.project, key, key, {}) as run:
+        run.artifact(adapter, "adapter")
+        run.settings(config.model_dump(mode="json", exclude={"root"}), "config.json")
+    fields = {"data_digest": "d", "git_revision": "g", "config_digest": "c", "code_digest": "s", "zenml_run_id": "z"}
+    lineage = versions.Lineage(key=key, data_hashes={"test": "md5"}, mlflow_run_id=run.run_id, **fields)
+    return versions.register(config.project, lineage)
+
+
+def test_the_same_work_is_the_same_run_and_the_same_version(config, tmp_path):
+    first = make_version(config, "a", tmp_path)
+    with tracking.run(config.project, "again", "a", {}) as run:
+        assert run.run_id == first.run_id
+    assert versions.register(config.project, first.lineage) == first
+    assert versions.get(config.project, "challenger") == first
+    assert first.lineage.data_hashes == {"test": "md5"}
+
+
+def test_an_unknown_alias_is_told_with_those_that_exist(config, tmp_path):
+    with pytest.raises(RegistryError, match=r"'champion'; nothing is registered yet"):
+        versions.get(config.project, "champion")
+    make_version(config, "a", tmp_path)
+    with pytest.raises(RegistryError, match=r"no version or alias 'chmpion'; there are: 1, challenger"):
+        versions.get(config.project, "chmpion")
+
+
+def test_promotion_moves_the_alias_and_every_decision_is_in_the_ledger(config, tmp_path):
+    first, second = make_version(config, "a", tmp_path), make_version(config, "b", tmp_path)
+    assert promotion.promote(config, first, PASS)
+    assert promotion.promote(config, first, PASS)  # champion already: nothing to decide
+    assert not promotion.promote(config, second, FAIL)
+    assert not promotion.promote(config, second, FAIL)  # refused for the same reasons: said once
+    assert versions.champion(config.project).number == first.number
+    entries = promotion.ledger(config).verify()
+    assert [(entry.action, entry.facts["version"]) for entry in entries] == [("promoted", 1), ("refused", 2)]
+    assert entries[1].facts["verdicts"][0]["reason"] == "no evidence"
+    assert entries[0].facts["lineage"]["key"] == "a"
+
+
+def test_rollback_needs_a_version_that_loads(config, tmp_path):
+    first, second = make_version(config, "a", tmp_path), make_version(config, "b", tmp_path)
+    with pytest.raises(RegistryError, match="no champion to roll back"):
+        promotion.rollback(config, None, "why")
+    promotion.promote(config, first, PASS)
+    with pytest.raises(RegistryError, match="is the first champion"):
+        promotion.rollback(config, None, "why")
+    promotion.promote(config, second, PASS)
+    with pytest.raises(RegistryError, match="does not load, so version 2 stays champion"):
+        promotion.rollback(config, None, "why")  # its adapter is empty
+    assert versions.champion(config.project).number == 2
+    assert [entry.action for entry in promotion.ledger(config).verify()] == ["promoted", "promoted"]
+
+
+def test_a_lost_artifact_is_told_with_its_run(config, tmp_path):
+    version = make_version(config, "a", tmp_path)
+    with pytest.raises(RegistryError, match=f"evaluation/report.json is gone from MLflow run {version.run_id}"):
+        versions.report(config.project, version)
+
+
+def test_the_fingerprint_of_the_last_run_is_remembered(config, tmp_path):
+    make_version(config, "a", tmp_path)
+    assert versions.last_fingerprint(config.project) is None
+    versions.set_fingerprint(config.project, "f")
+    assert versions.last_fingerprint(config.project) == "f"

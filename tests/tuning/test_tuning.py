@@ -1,0 +1,147 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from forgeline.config import load
+from forgeline.errors import DataError, TuningError
+from forgeline.models import encode_prompt, load_adapted
+from forgeline.records import write_jsonl
+from forgeline.tuning import tune
+from forgeline.tuning.examples import batches, read_examples
+
+PROJECT = Path(__file__).parents[2]
+ACTS = ["Train-Inform", "Hotel-Inform", "Taxi-Inform", "Booking-Book", "Hotel-Request", "Train-Request"]
+
+
+def rows(count):
+    for number in range(count):
+        act = ACTS[number % len(ACTS)]
+        user = {"role": "user", "content": f"act: {act}\nref: {number}"}
+        yield {
+            "id": f"row-{number}",
+            "key": f"row-{number}",
+            "messages": [user, {"role": "assistant", "content": f"Your {act} is number {number}."}],
+        }
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("splits")
+    write_jsonl(folder / "train.jsonl", rows(24))
+    write_jsonl(folder / "validation.jsonl", rows(4))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings():
+    overrides = ["train.dtype=float32", "train.batch_size=4", "train.checkpoint_steps=2", "train.lora.dropout=0.1"]
+    return load(PROJECT, overrides=overrides).train
+
+
+def train(settings, splits, folder, log=lambda metrics, step: None):
+    data = splits / "train.jsonl", splits / "validation.jsonl"
+    return tune(settings, *data, folder, seed=7, root=PROJECT, log=log)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(settings, splits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    curve = []
+    tuned = train(settings, splits, folder, lambda metrics, step: curve.append((step, metrics)))
+    return tuned, curve
+
+
+def test_training_learns_and_says_so_at_every_step(uninterrupted):
+    tuned, curve = uninterrupted
+    losses = [metrics["loss"] for _, metrics in curve if "loss" in metrics]
+    assert tuned.steps == len(losses) == 6
+    assert losses[-1] < losses[0]
+    assert all(metrics["tokens_per_second"] > 0 for _, metrics in curve if "loss" in metrics)
+    assert math.isfinite(tuned.validation_loss)
+    assert json.loads((Path(tuned.path).parent / "records.json").read_text()) == [f"row-{n}" for n in range(24)]
+
+
+def test_the_chat_template_travels_with_the_adapter(uninterrupted):
+    assert (Path(uninterrupted[0].path) / "chat_template.jinja").is_file()
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_tuning import train, load, PROJECT
+settings = load(PROJECT, overrides={overrides!r}).train
+train(settings, Path({splits!r}), Path({folder!r}))
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(settings, splits, tmp_path, uninterrupted):
+    overrides = ["train.dtype=float32", "train.batch_size=4", "train.checkpoint_steps=2", "train.lora.dropout=0.1"]
+    code = KILLED.format(
+        tests=str(Path(__file__).parent), overrides=overrides, splits=str(splits), folder=str(tmp_path)
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("step-*")) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    assert list(tmp_path.glob("step-*")) and not (tmp_path / "result.json").exists()
+    steps = []
+    resumed = train(settings, splits, tmp_path, lambda metrics, step: steps.append(step))
+    assert steps[0] > 2  # nothing before the checkpoint was done again
+    assert resumed.tokens == uninterrupted[0].tokens
+    mine, theirs = (load_file(Path(run.path) / "adapter_model.safetensors") for run in (resumed, uninterrupted[0]))
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=0, atol=1e-6)
+
+
+def test_a_finished_run_is_not_done_again(settings, splits, uninterrupted):
+    again = train(settings, splits, Path(uninterrupted[0].path).parent, lambda *_: pytest.fail("trained again"))
+    assert again == uninterrupted[0]
+
+
+def test_the_merged_model_is_the_adapted_model(settings, uninterrupted):
+    adapted = load_adapted(settings, Path(uninterrupted[0].path), PROJECT)
+    ids = torch.tensor([encode_prompt(adapted.tokenizer, [{"role": "user", "content": "act: Taxi-Inform"}])])
+    with torch.no_grad():
+        apart = adapted.model(ids).logits
+        with adapted.model.disable_adapter():
+            untouched = adapted.model(ids).logits
+        merged = adapted.model.merge_and_unload()(ids).logits
+    torch.testing.assert_close(merged, apart, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(untouched, apart, atol=1e-2)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(settings, splits, tmp_path):
+    reckless = settings.model_copy(update={"learning_rate": 1e30, "checkpoint_steps": 1})
+    with pytest.raises(TuningError, match=r"no longer a number at step \d+ of 6: lower train.learning_rate"):
+        train(reckless, splits, tmp_path)
+    assert list(tmp_path.glob("step-*"))
+
+
+def test_a_row_without_a_completion_is_named(settings, splits, tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", [{"id": "x", "key": "x", "messages": [{"role": "user", "content": "hi"}]}])
+    with pytest.raises(DataError, match=r"train.jsonl, line 1, messages"):
+        tune(settings, tmp_path / "train.jsonl", splits / "validation.jsonl", tmp_path, seed=1, root=PROJECT, log=print)
+
+
+def test_records_that_do_not_fit_are_told(base, splits):
+    with pytest.raises(TuningError, match=r"none of 24 records fits train.max_tokens=5"):
+        read_examples(splits / "train.jsonl", base.tokenizer, None, 5, seed=1)
+
+
+def test_batches_are_all_examples_once_in_a_seeded_order(base, splits):
+    examples, _ = read_examples(splits / "train.jsonl", base.tokenizer, None, 512, seed=1)
+    first = batches(examples, 5, seed=1, epoch=0)
+    assert sorted(map(len, first)) == [4, 5, 5, 5, 5]
+    assert sorted(id(each) for batch in first for each in batch) == sorted(map(id, examples))
+    assert first == batches(examples, 5, seed=1, epoch=0) != batches(examples, 5, seed=1, epoch=1)
