@@ -29,12 +29,14 @@ class Project:
     env: dict[str, str]
     port: int
 
-    def forgeline(self, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
-        """Run the command in the project's folder."""
-        command = [sys.executable, "-c", "from forgeline.cli import main; main()", *arguments]
-        return subprocess.run(
-            command, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
-        )
+    def run(self, *command: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project's folder."""
+        options = {"cwd": self.root, "env": self.env, "timeout": timeout}
+        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+    def forgeline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `forgeline` in the project's folder."""
+        return self.run(sys.executable, "-c", "from forgeline.cli import main; main()", *arguments)
 
 
 def free_port() -> int:

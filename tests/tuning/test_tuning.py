@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from forgeline.config import load
 from forgeline.errors import DataError, TuningError
 from forgeline.models import encode_prompt, load_adapted
 from forgeline.records import write_jsonl
-from forgeline.tuning import tune
+from forgeline.tuning import checkpoint, tune
 from forgeline.tuning.examples import batches, read_examples
 
 PROJECT = Path(__file__).parents[2]
@@ -126,6 +127,19 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(settings, split
     with pytest.raises(TuningError, match=r"no longer a number at step \d+ of 6: lower train.learning_rate"):
         train(reckless, splits, tmp_path)
     assert list(tmp_path.glob("step-*"))
+
+
+def test_a_full_disk_stops_and_keeps_the_checkpoint_before(tmp_path):
+    state = checkpoint.Checkpoint(1, 10, 1.0, {"weight": torch.zeros(10)})
+    checkpoint.save(tmp_path, state)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # a write past it fails, as on a full disk
+    try:
+        with pytest.raises(TuningError, match=r"step 2 cannot be written .* goes on from the checkpoint before"):
+            checkpoint.save(tmp_path, checkpoint.Checkpoint(2, 20, 2.0, {"weight": torch.zeros(10**6)}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoint.load(tmp_path).step == 1
 
 
 def test_a_row_without_a_completion_is_named(settings, splits, tmp_path):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forgeline.errors import TuningError
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,14 +26,25 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint as `folder/step-N`, then remove the ones before it."""
+    """Write a checkpoint as `folder/step-N`, then remove the ones before it.
+
+    Raises:
+        TuningError: if the disk is full; the checkpoint before is kept.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     target = folder / f"step-{checkpoint.step:06d}"
     partial = folder / "step.part"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(checkpoint.tensors, partial / "state.safetensors")
+    try:
+        save_file(checkpoint.tensors, partial / "state.safetensors")
+    except SafetensorError as error:
+        raise TuningError(
+            f"The checkpoint of step {checkpoint.step} cannot be written to {folder} ({error}): free some space and "
+            "run the command again; it goes on from the checkpoint before."
+        ) from error
     progress = {"step": checkpoint.step, "tokens": checkpoint.tokens, "seconds": checkpoint.seconds}
     (partial / "progress.json").write_text(json.dumps(progress))
     os.replace(partial, target)

@@ -1,0 +1,72 @@
+import errno
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from forgeline import cli
+
+PROJECT = Path(__file__).parents[2]
+
+
+def run(monkeypatch, *arguments):
+    """Run the command in this process; return its exit code."""
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setattr(sys, "argv", ["forgeline", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return left.value.code
+
+
+def test_help_answers_at_once():
+    def seconds() -> float:
+        started = time.perf_counter()
+        command = [sys.executable, "-c", "from forgeline.cli import main; main()", "--help"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert all(verb.__name__ in said for verb in cli.VERBS)
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_validate_says_all_that_is_wrong_without_a_traceback(monkeypatch, capsys):
+    assert run(monkeypatch, "validate", "--profile", "smoke", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["valid"]
+    assert run(monkeypatch, "validate", "--set", "train.epoch=1", "--set", "serve.port=0") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: The configuration has 2 faults:")
+    assert "did you mean epochs?" in told and "Traceback" not in told
+
+
+def test_doctor_finds_this_machine_fit(monkeypatch, capsys):
+    assert run(monkeypatch, "doctor", "--json") == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert checks["torch"]["ok"] and checks["torch"]["found"].startswith("2.13.0")
+    assert {"python", "git", "cpu", "gpu", "memory", "disk", "project"} <= set(checks)
+
+
+def test_doctor_names_the_command_that_mends(monkeypatch, capsys):
+    from forgeline.cli import checks
+
+    monkeypatch.setattr(checks, "requires", lambda name: ["torch>=99", "no-such-package"])
+    monkeypatch.setattr(checks, "NEEDED_DISK_GB", 10**9)
+    assert run(monkeypatch, "doctor") == 1
+    said = capsys.readouterr().out
+    assert "make install  (needs >=99)" in said and "not installed" in said and "make clean" in said
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
+    def fill(**options):
+        raise OSError(errno.ENOSPC, "No space left on device", "mlflow.db")
+
+    monkeypatch.setattr("forgeline.config.load", fill)
+    assert run(monkeypatch, "validate") == 1
+    assert "error: The disk is full (mlflow.db): free some space" in capsys.readouterr().err
+
+
+def test_an_unknown_action_is_told(monkeypatch, capsys):
+    assert run(monkeypatch, "ledger", "verfy") == 1
+    assert "no such action; legal: verify" in capsys.readouterr().err

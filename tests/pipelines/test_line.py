@@ -1,0 +1,116 @@
+"""The whole line, run once with the smoke profile on the real model, then asked what a user would ask."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+from openai import OpenAI
+
+
+def answer(project, *arguments):
+    finished = project.forgeline(*arguments, "--json")
+    return finished.returncode, json.loads(finished.stdout), finished
+
+
+def test_the_first_run_ends_with_an_evidenced_champion_that_answers(smoke_project):
+    result = json.loads((smoke_project.root / "run.json").read_text())
+    assert (result["action"], result["version"], result["champion"]) == ("promoted", 1, 1)
+    counts = result["data"]["counts"]
+    assert counts["raw"] == 28894 == counts["kept"] + counts["quarantined"] + counts["merged"]
+    assert {verdict["outcome"] for verdict in result["verdicts"]} == {"pass"}
+    bleu = result["scores"]["bleu"]
+    assert bleu["base"]["value"] < bleu["candidate"]["low"]
+    assert bleu["difference"]["low"] > 0
+    client = OpenAI(base_url=result["endpoint"], api_key="none", max_retries=0)
+    reply = client.chat.completions.create(
+        model="reply-writer", messages=[{"role": "user", "content": "act: general-bye"}]
+    )
+    assert reply.choices[0].message.content and reply.usage.completion_tokens > 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_that_the_summary_prints_works(smoke_project):
+    command = json.loads((smoke_project.root / "run.json").read_text())["curl"]
+    said = smoke_project.run("bash", "-c", command)
+    assert json.loads(said.stdout)["choices"][0]["message"]["content"]
+
+
+def test_an_unchanged_project_is_not_run_again(smoke_project):
+    code, result, finished = answer(smoke_project, "run", "--profile", "smoke", "--if-changed")
+    assert (code, result["action"], result["champion"]) == (3, "unchanged", 1)
+    assert "tuned on" not in finished.stderr
+
+
+def test_a_second_run_reuses_every_step(smoke_project):
+    started = time.monotonic()
+    code, result, finished = answer(smoke_project, "run", "--profile", "smoke")
+    assert (code, result["version"]) == (0, 1)
+    assert "tuned on" not in finished.stderr and "registered" not in finished.stderr
+    assert time.monotonic() - started < 60  # 20 s on an idle machine: see benchmarks/first_run.py
+
+
+def test_mlflow_and_zenml_show_the_runs_bare_from_the_project_folder(smoke_project):
+    listed = smoke_project.run("zenml", "pipeline", "runs", "list")
+    assert "training" in listed.stdout and "deployment" in listed.stdout
+    code = "import mlflow; print(mlflow.search_runs(search_all_experiments=True)['tags.forgeline.kind'].tolist())"
+    found = smoke_project.run("python", "-c", code)
+    assert "candidate" in found.stdout and "base" in found.stdout
+
+
+def test_the_chain_of_evidence_is_walked_both_ways(smoke_project):
+    _, chain, _ = answer(smoke_project, "lineage")
+    _, trained, _ = answer(smoke_project, "run", "--profile", "smoke", "--if-changed")
+    assert chain["version"] == 1 and chain["deployment"].startswith(f"http://127.0.0.1:{smoke_project.port}")
+    assert chain["data_digest"] == trained["data"]["digest"]
+    record = chain["trained_on"].split("from ")[1].split(" to ")[0]
+    _, back, _ = answer(smoke_project, "lineage", "--record", record)
+    assert (back["split"], back["trained_versions"], back["live_version_saw_it"]) == ("train", "1", "yes")
+    assert back["source"] == chain["source_of_first"]
+    missing = smoke_project.forgeline("lineage", "--record", "nobody")
+    assert missing.returncode == 1 and "No split of the data" in missing.stderr
+
+
+def test_a_live_model_is_asked_evaluated_and_reported(smoke_project):
+    assert "ready" in smoke_project.forgeline("status").stdout
+    assert smoke_project.forgeline("chat", "act: general-bye").stdout.strip()
+    code, scored, _ = answer(smoke_project, "evaluate", "champion", "--profile", "smoke")
+    told = json.loads((smoke_project.root / "run.json").read_text())["scores"]
+    assert code == 0
+    assert scored["metrics"]["bleu"] == told["bleu"]["candidate"]  # the same model, prompts and seed
+
+
+def test_a_refused_candidate_changes_nothing_and_a_rollback_restores(smoke_project):
+    other = ["--profile", "smoke", "--set", "train.max_examples=24"]
+    code, refused, _ = answer(smoke_project, "run", *other, "--set", "policy.gates.bleu_floor.min=99")
+    assert (code, refused["action"], refused["version"], refused["champion"]) == (4, "refused", 2, 1)
+    assert json.loads(smoke_project.forgeline("status", "--json").stdout)["deployment"]["version"] == "1"
+    lenient = ["--set", "policy.gates.bleu_keeps_up_with_champion.min=-100"]
+    code, promoted, _ = answer(smoke_project, "promote", "2", *other, *lenient)
+    assert (code, promoted["promoted"]) == (0, True)
+    back = smoke_project.forgeline("rollback", "--reason", "replies got shorter")
+    assert back.returncode == 0 and "version 1 is champion again (was 2)" in back.stdout
+    actions = [entry["action"] for entry in answer(smoke_project, "ledger")[1]]
+    assert actions == ["promoted", "deployed", "refused", "promoted", "rolled back"]
+    assert "5 entries" in smoke_project.forgeline("ledger", "verify").stdout
+
+
+def test_an_unknown_alias_is_one_sentence(smoke_project):
+    failed = smoke_project.forgeline("deploy", "chmpion")
+    assert failed.returncode == 1
+    assert (
+        failed.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: reply-writer has no version or alias 'chmpion'; there are: 1")
+    )
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_failing_step_is_one_sentence_and_loses_nothing(smoke_project):
+    failed = smoke_project.forgeline("run", "--profile", "smoke", "--set", "train.max_tokens=3")
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+    assert "fits train.max_tokens=3; raise it or shorten them" in failed.stderr.strip().splitlines()[-1]
+    assert json.loads(smoke_project.forgeline("status", "--json").stdout)["health"] == "ready"
