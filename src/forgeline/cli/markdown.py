@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     try:
         text = Path(arguments[0]).read_text(encoding="utf-8")
         print(render(json.loads(text)) if text.strip() else FAILED, end="")
-    except (OSError, ValueError, KeyError) as fault:
+    except (OSError, ValueError, LookupError, TypeError) as fault:
         print(f"error: {arguments[0]} is not the answer of `forgeline run --json`: {fault!r}", file=sys.stderr)
         return 1
     return 0
