@@ -31,6 +31,7 @@ class Memory(threading.Thread):
         self.pid, self.peak, self.done = pid, 0.0, threading.Event()
 
     def run(self) -> None:
+        """Sample until told to stop."""
         while not self.done.wait(0.5):
             total = 0
             for process in [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]:
@@ -59,15 +60,9 @@ def work_seconds(folder: Path) -> dict[str, float]:
         "        if step.status == 'completed':\n"
         "            print(name, (step.end_time - step.start_time).total_seconds())\n"
     )
-    listed = subprocess.run(
-        [folder / ".venv/bin/python", "-c", code],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    pairs = [line.split() for line in listed.stdout.splitlines() if len(line.split()) == 2]
+    command = [folder / ".venv/bin/python", "-c", code]
+    listed = subprocess.check_output(command, cwd=folder, env=ENVIRONMENT, text=True)
+    pairs = [line.split() for line in listed.splitlines() if len(line.split()) == 2]
     steps: dict[str, float] = {}
     for name, seconds in pairs:
         steps.setdefault(name, float(seconds))

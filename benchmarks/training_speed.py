@@ -113,12 +113,12 @@ def main() -> None:
         return
     rates: dict[str, list[float]] = {"trl": [], "forgeline": []}
     for number in range(arguments.rounds):
-        for name in rates:
+        for name, measured in rates.items():
             command = [sys.executable, __file__, "--only", name, "--steps", str(arguments.steps)]
             output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROJECT).stdout
             figures = json.loads(output.splitlines()[-1])
-            rates[name].append(figures["tokens"] / figures["seconds"])
-            line = f"round {number + 1}  {name:<9}  {rates[name][-1]:6.0f} tokens/s  mean loss {figures['loss']:.3f}"
+            measured.append(figures["tokens"] / figures["seconds"])
+            line = f"round {number + 1}  {name:<9}  {measured[-1]:6.0f} tokens/s  mean loss {figures['loss']:.3f}"
             print(line, flush=True)
     ratios = [ours / theirs for ours, theirs in zip(rates["forgeline"], rates["trl"], strict=True)]
     print(
