@@ -105,7 +105,7 @@ def register(
     """Register the candidate with all that it came from."""
     lineage = versions.Lineage.of(config, data, tuned.key, tuned.run_id, str(get_step_context().pipeline_run.id))
     with tracking.run(config.project, "candidate", tuned.key, lineage.tags()) as run:
-        evidence.attach(run, config, data, Path(base_report))
+        evidence.attach(run, config, data, Path(base_report), Path(candidate_report))
     version = versions.register(config.project, lineage)
     print(f"registered {version.name} version {version.number}")
     return version

@@ -23,12 +23,6 @@ def value_digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def folder_digest(folder: Path, ignore: tuple[str, ...] = ()) -> str:
-    """Return one sha256 over the names and contents of all files below a folder, less `ignore`."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in ignore)
-    return value_digest({p.relative_to(folder).as_posix(): file_digest(p) for p in files})
-
-
 def code_digest(*rooms: str) -> str:
     """Return one sha256 over the Python source of the library's rooms, such as `"tuning"`.
 

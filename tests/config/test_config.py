@@ -53,7 +53,7 @@ def test_all_faults_are_told_at_once_with_place_key_legal_values_and_nearest_key
         ("train", "a: [", "configs/train.yaml: not YAML"),
         ("train", "- a", "configs/train.yaml: expected keys and values, found list"),
         ("serve", "prot: 1", "configs/serve.yaml: serve.prot: unknown key; legal: host, port"),
-        ("policy", "gates: {x: {evidence: bleu}}", "policy.gates.x: value error, a gate needs min, max or both"),
+        ("policy", "gates: {x: {evidence: bleu}}", "policy.gates.x: value error, min, max or both must be given"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, file, text, told):

@@ -19,6 +19,7 @@ def gather(
     """Return what the last run did, from the registry and the running deployment, ready for JSON."""
     from forgeline.data.versions import current
     from forgeline.registry import evidence, versions
+    from forgeline.registry.gates import judge_success
     from forgeline.serving.targets import local
 
     champion = versions.champion(config.project)
@@ -42,6 +43,7 @@ def gather(
             }
             for name, estimate in candidate.metrics.items()
         }
+        result["success"] = [verdict.model_dump() for verdict in judge_success(config.project, known)]
         result["lineage"] = shown.lineage.model_dump()
         result["example"] = candidate.rows[0].prompt
     status = local.status(config.root)
@@ -62,8 +64,10 @@ def show(result: dict[str, Any]) -> None:
         ]
         n = result["scores"]["bleu"]["candidate"]["n"]
         table(f"scores on {n} frozen test prompts [95 % interval]", ("metric", "base", "candidate", "difference"), rows)
-    if result["verdicts"]:
-        table("gates", ("verdict", "gate", "why"), [(v["outcome"], v["gate"], v["reason"]) for v in result["verdicts"]])
+    for title, verdicts in (("gates", result["verdicts"]), ("success metrics", result.get("success"))):
+        if verdicts:
+            rows = [(verdict["outcome"], verdict["gate"], verdict["reason"]) for verdict in verdicts]
+            table(title, ("verdict", "what", "why"), rows)
     print(f"\n{result['action']}: {result['reason']}.")
     print(f"version {result['version']}, champion {result['champion']}")
     if "endpoint" in result:

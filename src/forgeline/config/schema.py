@@ -23,6 +23,26 @@ class Section(BaseModel):
         return value_digest(self.model_dump(mode="json"))
 
 
+# What is measured of a candidate: gates and success metrics are bounds on it.
+
+Measure = Literal[
+    "bleu", "chrf", "perplexity", "stop_rate", "test_prompts", "test_leakage", "unmasked_pii", "data_card"
+]
+
+
+class Bound(Section):
+    """The values that a piece of evidence may have, both ends included."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _has_bound(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise ValueError("min, max or both must be given")
+        return self
+
+
 # project.yaml: the use case and where its state lives
 
 
@@ -42,7 +62,7 @@ class Project(Section):
     users: str
     risk_tier: Literal["minimal", "limited", "high"]
     human_review: str
-    success: dict[str, str]
+    success: dict[Measure, Bound]
     seed: int = 17
     stores: Stores = Stores()
 
@@ -155,29 +175,17 @@ class Evaluate(Section):
 
 # policy.yaml: what a candidate must show to be promoted
 
-Evidence = Literal[
-    "bleu", "chrf", "perplexity", "stop_rate", "test_prompts", "test_leakage", "unmasked_pii", "data_card"
-]
 
-
-class Gate(Section):
+class Gate(Bound):
     """One rule over one piece of evidence, or over its difference to the base or the champion.
 
     With `confident`, the whole confidence interval must lie within the bounds; an interval that
     straddles a bound is unknown, and unknown blocks.
     """
 
-    evidence: Evidence
+    evidence: Measure
     against: Literal["base", "champion"] | None = None
-    min: float | None = None
-    max: float | None = None
     confident: bool = False
-
-    @model_validator(mode="after")
-    def _has_bound(self) -> Gate:
-        if self.min is None and self.max is None:
-            raise ValueError("a gate needs min, max or both")
-        return self
 
 
 class Policy(Section):

@@ -17,11 +17,12 @@ from forgeline.registry.tracking import Run
 DATA, CONFIG = "data.json", "config.json"
 
 
-def attach(run: Run, config: Config, data: DataVersion, base_report: Path) -> None:
-    """Store with a candidate's run what its gates will ask for: settings, data version and card, base report."""
+def attach(run: Run, config: Config, data: DataVersion, base_report: Path, report: Path) -> None:
+    """Store with a candidate's run what its gates will ask for: settings, data version and card, both reports."""
     run.settings(config.model_dump(mode="json", exclude={"root"}), CONFIG)
     run.settings(data.model_dump(mode="json"), DATA)
     run.settings(json.loads(base_report.read_text(encoding="utf-8")), versions.BASE_REPORT)
+    run.settings(json.loads(report.read_text(encoding="utf-8")), versions.REPORT)
     run.artifact((config.root / data.paths["card"]).parent, "data_card")
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from forgeline.config.schema import Gate, Policy
+from forgeline.config.schema import Gate, Policy, Project
 from forgeline.evaluation.bootstrap import Estimate
 
 Outcome = Literal["pass", "fail", "unknown"]
@@ -35,6 +35,12 @@ class Verdict(BaseModel):
 def judge(policy: Policy, evidence: Evidence) -> list[Verdict]:
     """Return every gate's verdict; only `pass` lets a candidate through."""
     return [_judge(name, gate, evidence) for name, gate in policy.gates.items()]
+
+
+def judge_success(project: Project, evidence: Evidence) -> list[Verdict]:
+    """Return whether each success metric of the use case is reached; it informs, and blocks nothing."""
+    goals = {name: Gate(evidence=name, min=bound.min, max=bound.max) for name, bound in project.success.items()}
+    return [_judge(name, goal, evidence) for name, goal in goals.items()]
 
 
 def passed(verdicts: list[Verdict]) -> bool:

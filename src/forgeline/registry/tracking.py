@@ -10,7 +10,6 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import RunStatus
 
 from forgeline.config.schema import Project
 from forgeline.evaluation.report import Report
@@ -89,12 +88,6 @@ class Run:
             "stopped": [row.stopped for row in shown],
         }
         mlflow.log_table(table, "evaluation/replies.json")
-        mlflow.log_dict(report.model_dump(mode="json"), "evaluation/report.json")
-
-
-def is_finished(client: MlflowClient, run_id: str) -> bool:
-    """Say whether a run came to its end."""
-    return bool(client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.FINISHED))
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

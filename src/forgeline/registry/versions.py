@@ -19,7 +19,7 @@ from forgeline.registry.tracking import connect
 
 # The rooms whose source decides what a version is and whether it is promoted.
 ROOMS = ("data", "models", "tuning", "evaluation", "registry")
-BASE_REPORT = "evaluation/base.json"
+REPORT, BASE_REPORT = "evaluation/report.json", "evaluation/base.json"
 FINGERPRINT = "forgeline.fingerprint"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -154,7 +154,7 @@ def train_settings(project: Project, version: Version) -> Train:
 
 def report(project: Project, version: Version) -> Report:
     """Return a version's evaluation report."""
-    return Report.read(artifact(project, version, "evaluation/report.json"))
+    return Report.read(artifact(project, version, REPORT))
 
 
 def base_report(project: Project, version: Version) -> Report:
