@@ -48,6 +48,9 @@ def said(program: str) -> list[pytest.param]:
 
 @pytest.mark.parametrize("words", said("forgeline"))
 def test_the_command_line_understands_it(words: list[str]) -> None:
+    words = [word for word in words if word != "--help"]  # which would answer, and leave
+    if not words:
+        return
     group = typer.main.get_command(app)
     context = group.make_context("forgeline", [*words])
     _, command, rest = group.resolve_command(context, [*words])

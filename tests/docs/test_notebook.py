@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,9 @@ def said(outputs: list[Any]) -> str:
     return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
 
 
-def test_it_reuses_the_finished_run_and_shows_its_verdicts(cells: dict[str, list[Any]]) -> None:
-    assert "promoted: every gate passed; version 1, champion 1" in said(cells["run-it"])
+def test_it_reuses_the_finished_run_and_shows_its_verdicts(cells: dict[str, list[Any]], smoke_project: Project) -> None:
+    run = json.loads((smoke_project.root / "run.json").read_text(encoding="utf-8"))
+    assert f"promoted: every gate passed; version {run['version']}," in said(cells["run-it"])
     assert "bleu_beats_base" in cells["run-it"][-1].data["text/plain"]
 
 
