@@ -32,6 +32,7 @@ def result() -> dict[str, Any]:
             {"gate": "bleu_floor", "outcome": "fail", "reason": "bleu is 15.08 [6.50, 24.26]; must be at least 25"},
             {"gate": "bleu_beats_base", "outcome": "unknown", "reason": "no evidence of bleu against base"},
         ],
+        "success": [{"gate": "stop_rate", "outcome": "pass", "reason": "stop_rate is 0.99; must be at least 0.95"}],
         "scores": {
             "bleu": {
                 "base": estimate(0.97, 0.557, 1.349),
@@ -51,11 +52,13 @@ def test_it_shows_scores_gates_and_data(result: dict[str, Any]) -> None:
     assert "| bleu | 0.97 [0.56, 1.35] | 15.08 [6.50, 24.26] | 14.11 [5.69, 22.85] |" in lines
     assert "| ❌ fail | bleu_floor | bleu is 15.08 [6.50, 24.26]; must be at least 25 |" in lines
     assert "| ❔ unknown | bleu_beats_base | no evidence of bleu against base |" in lines
+    assert lines.index("| verdict | success metric | why |") > lines.index("| verdict | gate | why |")
+    assert "| ✅ pass | stop_rate | stop_rate is 0.99; must be at least 0.95 |" in lines
     assert "| raw | 28,894 |" in lines
 
 
 def test_nothing_to_do_before_there_is_a_version(result: dict[str, Any]) -> None:
-    for absent in ("scores", "lineage"):
+    for absent in ("scores", "success", "lineage"):
         del result[absent]
     text = render({**result, "action": "unchanged", "version": None, "champion": None, "verdicts": []})
     assert "Version none, champion none." in text

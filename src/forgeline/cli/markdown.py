@@ -25,9 +25,10 @@ def render(result: dict[str, Any]) -> str:
     ]
     if scores := result.get("scores"):
         parts += [_scores(scores)]
-    if verdicts := result["verdicts"]:
-        rows = [(MARKS[verdict["outcome"]], verdict["gate"], verdict["reason"]) for verdict in verdicts]
-        parts += [_table(("verdict", "gate", "why"), rows)]
+    for kind, verdicts in (("gate", result["verdicts"]), ("success metric", result.get("success"))):
+        if verdicts:
+            rows = [(MARKS[verdict["outcome"]], verdict["gate"], verdict["reason"]) for verdict in verdicts]
+            parts += [_table(("verdict", kind, "why"), rows)]
     data = result["data"]
     parts += [_table([f"data `{data['digest'][:12]}`", "rows"], [(n, f"{c:,}") for n, c in data["counts"].items()])]
     if lineage := result.get("lineage"):
