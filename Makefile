@@ -13,15 +13,17 @@ test: $(BIN)/.dev  ## Install, then run the tests
 
 lint: $(BIN)/.dev  ## Check style, types, workflows
 	@ruff check && ruff format --check && mypy
+	@actionlint && check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@zizmor --offline --quiet .
 
 ui: $(BIN)/.demo  ## Open the MLflow UI at http://127.0.0.1:5000
 	@mlflow ui
 
 install: $(BIN)/.dev  ## Create the environment with all that development needs
 
-clean:  ## Stop what is served, then remove all state that a run can rebuild, and the experiments
+clean:  ## Stop what is served and start over: experiments, versions and bundles go, the ledger stays
 	@if [ -x $(BIN)/forgeline ] && [ -d .forgeline ]; then forgeline stop; fi
-	rm -rf .forgeline mlflow.db* mlruns ledger.jsonl
+	rm -rf .forgeline mlflow.db* mlruns
 
 help:  ## Show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

@@ -57,6 +57,7 @@ def copy_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Proje
             if (PROJECT / name).is_file():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(PROJECT / name, root / name)
+        subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)  # DVC wants a repository
         port = free_port()
         serve = (root / "configs/serve.yaml").read_text()
         (root / "configs/serve.yaml").write_text(serve.replace("port: 8600", f"port: {port}"))

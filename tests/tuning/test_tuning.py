@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import os
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from forgeline.config import load
 from forgeline.errors import DataError, TuningError
 from forgeline.models import encode_prompt, load_adapted
+from forgeline.models.score import token_losses
 from forgeline.records import write_jsonl
 from forgeline.tuning import checkpoint, tune
 from forgeline.tuning.examples import batches, read_examples
+from forgeline.tuning.fused import fuse
 
 PROJECT = Path(__file__).parents[2]
 ACTS = ["Train-Inform", "Hotel-Inform", "Taxi-Inform", "Booking-Book", "Hotel-Request", "Train-Request"]
@@ -120,6 +124,26 @@ def test_the_merged_model_is_the_adapted_model(settings, uninterrupted):
         merged = adapted.model.merge_and_unload()(ids).logits
     torch.testing.assert_close(merged, apart, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(untouched, apart, atol=1e-2)
+
+
+def test_fused_layers_compute_what_pefts_do(base, splits):
+    examples, _ = read_examples(splits / "train.jsonl", base.tokenizer, None, 512, seed=1)
+    model = get_peft_model(copy.deepcopy(base.model), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    torch.manual_seed(3)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    for weight in weights.values():
+        torch.nn.init.normal_(weight, std=0.02)
+    losses, gradients = [], []
+    for prepare in (lambda model: None, fuse):
+        prepare(model)
+        losses.append(token_losses(model, examples[:4], base.tokenizer.pad_token_id))
+        losses[-1].mean().backward()
+        gradients.append({name: weight.grad.clone() for name, weight in weights.items()})
+        model.zero_grad()
+    assert any("forward" in vars(module) for module in model.modules())  # the second was fused
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-4)
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(settings, splits, tmp_path):

@@ -79,7 +79,8 @@ def _read_prefix(model: Any, prefix: list[int], rows: int, device: torch.device)
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config.get_text_config())
-    # One position of logits is computed and thrown away; the gradient flows through keys and values.
-    model(input_ids=torch.tensor([prefix], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    ids, nowhere = torch.tensor([prefix], device=device), torch.empty(0, dtype=torch.long, device=device)
+    # Only keys and values are wanted, and the gradient flows through them: no position gets logits.
+    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=nowhere)
     cache.batch_repeat_interleave(rows)
     return cache

@@ -79,11 +79,11 @@ def rollback(config: Config, to: str | None, reason: str) -> Entry:
 
 
 def _champion_before(config: Config, now: Version) -> int:
-    moves = [e for e in ledger(config).entries() if e.action in {"promoted", "rolled back"}]
-    for entry in reversed(moves):
-        if entry.facts["version"] == now.number and entry.facts["champion_before"] is not None:
-            return int(entry.facts["champion_before"])
-    raise RegistryError(
-        f"{now.name} version {now.number} is the first champion: there is none to roll back to. "
-        "Name a version with --to, or promote another."
-    )
+    moves = [entry for entry in ledger(config).entries() if entry.action in {"promoted", "rolled back"}]
+    last = next((entry for entry in reversed(moves) if entry.facts["version"] == now.number), None)
+    if last is None or last.facts["champion_before"] is None:
+        raise RegistryError(
+            f"{now.name} version {now.number} is the first champion: there is none to roll back to. "
+            "Name a version with --to, or promote another."
+        )
+    return int(last.facts["champion_before"])

@@ -10,6 +10,7 @@ from typing import Any
 from forgeline.errors import TuningError
 from forgeline.models import Example, encode_example
 from forgeline.records import read_records
+from forgeline.tuning.sample import sample
 
 # Batches are cut from pools of this many batches, sorted by length: little padding, still random.
 POOL = 16
@@ -23,9 +24,7 @@ def read_examples(
     Raises:
         TuningError: if no record is left that fits `max_tokens`.
     """
-    records = read_records(path)
-    if limit is not None and limit < len(records):
-        records = random.Random(seed).sample(records, limit)
+    records = sample(read_records(path), limit, seed)
     examples = {record.id: encode_example(tokenizer, record) for record in records}
     fitting = {name: example for name, example in examples.items() if len(example) <= max_tokens}
     if not fitting:

@@ -101,6 +101,8 @@ def _with_adapter(model: Any, config: Train, seed: int) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
+    from forgeline.tuning.fused import fuse
+
     if config.quantization != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     torch.manual_seed(seed)
@@ -112,7 +114,9 @@ def _with_adapter(model: Any, config: Train, seed: int) -> Any:
         task_type="CAUSAL_LM",
     )
     # Adapters compute in the base's precision; the optimiser keeps float32 copies of them.
-    return get_peft_model(model, shape, autocast_adapter_dtype=False).train()
+    adapted = get_peft_model(model, shape, autocast_adapter_dtype=False).train()
+    fuse(adapted)
+    return adapted
 
 
 def _run(
