@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from forgeline.models.load import LanguageModel
+from forgeline.models.prefix import read_prefix, shared_prefix
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,20 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
+        shared = shared_prefix([prompts[index] for index in batch])
         width = max(len(prompts[index]) for index in batch)
         ids = torch.full((len(batch), width), tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
-        for row, index in enumerate(batch):  # left padding: every row's next token is in one column
-            ids[row, width - len(prompts[index]) :] = torch.tensor(prompts[index])
-            mask[row, width - len(prompts[index]) :] = 1
+        for row, index in enumerate(batch):
+            # Padding stands between the shared prefix and the rest: every row's next token is in one column.
+            rest = width - (len(prompts[index]) - shared)
+            ids[row, :shared], ids[row, rest:] = torch.tensor(prompts[index]).split([shared, width - rest])
+            mask[row, :shared] = mask[row, rest:] = 1
         with torch.inference_mode():
             output = model.generate(
                 input_ids=ids.to(language_model.device),
                 attention_mask=mask.to(language_model.device),
+                past_key_values=read_prefix(model, prompts[batch[0]][:shared], len(batch)) if shared else None,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 eos_token_id=stop_ids,

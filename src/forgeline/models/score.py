@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from forgeline.models.prefix import read_prefix, shared_prefix
 from forgeline.models.template import Example
 
 if TYPE_CHECKING:
     import torch
-
-# Below this many tokens a second forward pass costs more than the shared prefix saves.
-WORTH_SHARING = 8
 
 
 def token_losses(model: Any, batch: Sequence[Example], pad_id: int) -> torch.Tensor:
@@ -27,7 +24,7 @@ def token_losses(model: Any, batch: Sequence[Example], pad_id: int) -> torch.Ten
     from torch.nn.functional import cross_entropy
 
     device = next(model.parameters()).device
-    shared = _shared_prefix(batch)
+    shared = shared_prefix([example.prompt for example in batch])
     width = max(len(example) for example in batch) - shared - 1  # the last token predicts nothing
     ids = torch.full((len(batch), width), pad_id)
     predicts = torch.zeros((len(batch), width), dtype=torch.bool)
@@ -37,7 +34,7 @@ def token_losses(model: Any, batch: Sequence[Example], pad_id: int) -> torch.Ten
         predicts[row, len(example.prompt) - shared - 1 : len(tokens)] = True
     labels = torch.tensor([token for example in batch for token in example.completion], device=device)
 
-    cache = _read_prefix(model, batch[0].prompt[:shared], len(batch), device) if shared else None
+    cache = read_prefix(model, batch[0].prompt[:shared], len(batch)) if shared else None
     positions = predicts.to(device)
     # The head's input is cut down inside the model, so that whatever an architecture does to its
     # logits (scaling, soft caps) still happens.
@@ -63,24 +60,3 @@ def completion_losses(model: Any, examples: Sequence[Example], pad_id: int, batc
         for index, piece in zip(batch, pieces, strict=True):
             losses[index] = (piece.sum().item(), len(piece))
     return [losses[index] for index in range(len(examples))]
-
-
-def _shared_prefix(batch: Sequence[Example]) -> int:
-    """Return how many leading tokens all prompts share, less the one that predicts the completion."""
-    if len(batch) == 1:
-        return 0
-    columns = zip(*(example.prompt[:-1] for example in batch), strict=False)
-    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-    return shared if shared >= WORTH_SHARING else 0
-
-
-def _read_prefix(model: Any, prefix: list[int], rows: int, device: torch.device) -> Any:
-    import torch
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=model.config.get_text_config())
-    ids, nowhere = torch.tensor([prefix], device=device), torch.empty(0, dtype=torch.long, device=device)
-    # Only keys and values are wanted, and the gradient flows through them: no position gets logits.
-    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=nowhere)
-    cache.batch_repeat_interleave(rows)
-    return cache
