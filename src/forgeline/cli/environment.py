@@ -30,6 +30,8 @@ def enter(root: Path) -> None:
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     os.chdir(root)

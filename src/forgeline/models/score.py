@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from forgeline.models.prefix import read_prefix, shared_prefix
+from forgeline.models.prefix import shared_prefix
 from forgeline.models.template import Example
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ def token_losses(model: Any, batch: Sequence[Example], pad_id: int) -> torch.Ten
     import torch
     from torch.nn.functional import cross_entropy
 
+    from forgeline.models.branches import Branches, branched
+
     device = next(model.parameters()).device
     shared = shared_prefix([example.prompt for example in batch])
     width = max(len(example) for example in batch) - shared - 1  # the last token predicts nothing
@@ -34,16 +36,18 @@ def token_losses(model: Any, batch: Sequence[Example], pad_id: int) -> torch.Ten
         predicts[row, len(example.prompt) - shared - 1 : len(tokens)] = True
     labels = torch.tensor([token for example in batch for token in example.completion], device=device)
 
-    cache = read_prefix(model, batch[0].prompt[:shared], len(batch)) if shared else None
-    positions = predicts.to(device)
-    # The head's input is cut down inside the model, so that whatever an architecture does to its
-    # logits (scaling, soft caps) still happens.
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][positions],))
-    try:
-        logits = model(input_ids=ids.to(device), past_key_values=cache, use_cache=cache is not None).logits
-    finally:
-        hook.remove()
-    return cross_entropy(logits.float(), labels, reduction="none")
+    branches = Branches(shared, len(batch), width)
+    sequence = torch.cat([torch.tensor(batch[0].prompt[:shared], dtype=torch.long), ids.flatten()])[None].to(device)
+    places = shared + predicts.flatten().nonzero()[:, 0].to(device)
+    with branched(model, branches):
+        logits = model(
+            input_ids=sequence,
+            position_ids=branches.positions(device),
+            logits_to_keep=places,
+            use_cache=False,
+            branches=branches,
+        ).logits
+    return cross_entropy(logits[0].float(), labels, reduction="none")
 
 
 def completion_losses(model: Any, examples: Sequence[Example], pad_id: int, batch_size: int) -> list[tuple[float, int]]:

@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +134,7 @@ def _run(
         _restore(state, weights, masters, optimizer)
 
     loss = math.nan
-    with progress_bar("tune", total, unit="tokens") as progress, _attention(model):
+    with progress_bar("tune", total, unit="tokens") as progress:
         progress.advance(state.step)
         while state.step < total:
             epoch, offset = divmod(state.step, steps_per_epoch)
@@ -198,13 +197,6 @@ def _schedule(step: int, total: int, warmup: float) -> float:
     if step < ramp:
         return (step + 1) / ramp
     return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
-
-
-def _attention(model: Any) -> Any:
-    """On CPUs the plain attention kernel's backward pass is three times as fast as the flash one's."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    return sdpa_kernel(SDPBackend.MATH) if model.device.type == "cpu" else nullcontext()
 
 
 def _snapshot(masters: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
