@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test lint ui install clean help
 
 demo: $(BIN)/.demo  ## Install, then run the whole line and serve the champion
-	@forgeline run
+	@forgeline run --if-changed || [ $$? -eq 3 ]  # 3: nothing changed
 
 test: $(BIN)/.dev  ## Install, then run the tests
 	@pytest
@@ -31,7 +31,7 @@ help:  ## Show this
 $(BIN)/.demo: pyproject.toml requirements.lock
 	@echo "Installing the environment from requirements.lock (2.3 GB, a few minutes)"
 	@$(PYTHON) -m venv .venv
-	@pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
+	@pip install --quiet --no-compile --disable-pip-version-check --constraint requirements.lock --editable .
 	@touch $@
 
 $(BIN)/.dev: $(BIN)/.demo

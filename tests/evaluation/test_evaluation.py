@@ -58,7 +58,7 @@ def test_bleu_and_chrf_are_sacrebleus():
 def test_perplexity_weighs_tokens_not_examples(base):
     examples = [encode_example(base.tokenizer, Record.model_validate(record(n))) for n in range(2)]
     columns = {"prompts": [e.prompt for e in examples], "completions": [e.completion for e in examples]}
-    found = Perplexity(base, batch_size=2).compute(**columns)
+    found = Perplexity(base).compute(**columns)
     (first, n), (second, m) = found["statistics"]
     assert found["perplexity"] == pytest.approx(math.exp((first + second) / (n + m)))
 

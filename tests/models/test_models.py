@@ -46,8 +46,8 @@ def test_losses_are_those_of_the_whole_sequence_without_any_shortcut(base, examp
 
 
 def test_a_batch_that_shares_its_prefix_loses_what_its_examples_lose_alone(base, examples):
-    together = completion_losses(base.model, examples, 0, batch_size=3)
-    alone = completion_losses(base.model, examples, 0, batch_size=1)
+    together = completion_losses(base.model, examples, 0)
+    alone = [completion_losses(base.model, [example], 0)[0] for example in examples]
     assert [tokens for _, tokens in together] == [len(example.completion) for example in examples]
     assert [nats for nats, _ in together] == pytest.approx([nats for nats, _ in alone], rel=1e-4)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from forgeline.config import Config
 
 UNCHANGED, REFUSED = 3, 4
+REASON = "data, configuration and library are those of the last run"
 
 
 def run(
@@ -33,8 +34,8 @@ def run(
 
     config = _enter(profile, set_)
     with reserved(as_json):
-        outcome = _walk(config, if_changed=if_changed, deploy=deploy)
-        result = summary.gather(config, **outcome)
+        result = _unchanged(config, deploy=deploy) if if_changed else None
+        result = result or _walk(config, deploy=deploy)
     if as_json:
         emit(result)
     else:
@@ -97,32 +98,60 @@ def _enter(profile: str | None, set_: list[str] | None) -> Config:
     return config
 
 
-def _walk(config: Config, *, if_changed: bool, deploy: bool) -> dict[str, Any]:
-    """Run what is due; return what was done and why."""
-    from forgeline.cli.environment import pipelines
+def _unchanged(config: Config, *, deploy: bool) -> dict[str, Any] | None:
+    """Return what stands since the last run if data, configuration and library are the same, else None."""
+    from forgeline.cli import summary
     from forgeline.data.versions import prepare
+    from forgeline.registry.fingerprint import fingerprint
+
+    told = summary.last(config)
+    same = told is not None and told["fingerprint"] == fingerprint(config, prepare(config.root, config.data))
+    if told and same and (not deploy or "endpoint" in told):
+        return {**told, "action": "unchanged", "reason": REASON}
     from forgeline.registry import versions
 
-    data = prepare(config.root, config.data)
-    fingerprint = versions.fingerprint(config, data)
-    if if_changed and versions.last_fingerprint(config.project) == fingerprint:
-        return {"action": "unchanged", "reason": "data, configuration and library are those of the last run"}
+    known = versions.last_fingerprint(config.project)
+    if known is None or known != fingerprint(config, data := prepare(config.root, config.data)):
+        return None
+    champion = versions.champion(config.project)
+    if deploy and champion:
+        _deploy(config, champion.number)
+    return summary.gather(config, "unchanged", REASON, data)
+
+
+def _walk(config: Config, *, deploy: bool) -> dict[str, Any]:
+    """Run the training line and, if its version was promoted, the deployment line; return what was done."""
+    from forgeline.cli import summary
+    from forgeline.cli.environment import pipelines
+    from forgeline.registry import versions
+    from forgeline.registry.fingerprint import fingerprint
+
     pipelines(config.root)
     from pipelines.training import training
 
     steps = training(config=config).steps
-    versions.set_fingerprint(config.project, fingerprint)
+    data = steps["prepare_data"].output.load()
+    versions.set_fingerprint(config.project, fingerprint(config, data))
     version, promoted = steps["register"].output.load(), steps["promote"].output.load()
     if promoted and deploy:
-        from pipelines.deployment import deployment
+        _deploy(config, version.number)
+    return summary.gather(
+        config,
+        "promoted" if promoted else "refused",
+        "every gate passed" if promoted else "a gate did not pass; the champion stays as it was",
+        data,
+        version.number,
+        steps["gate"].output.load().verdicts,
+    )
 
-        deployment(version=version.number, config=config)
-    return {
-        "action": "promoted" if promoted else "refused",
-        "reason": "every gate passed" if promoted else "a gate did not pass; the champion stays as it was",
-        "version": version.number,
-        "verdicts": steps["gate"].output.load().verdicts,
-    }
+
+def _deploy(config: Config, version: int) -> None:
+    from forgeline.cli.environment import pipelines
+
+    pipelines(config.root)
+    from pipelines.deployment import deployment
+
+    deployment(version=version, config=config)
 
 
 def _score(config: Config, name: str) -> Any:

@@ -7,30 +7,44 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from forgeline.cli.output import table
+from forgeline.ledger import Ledger
+from forgeline.records import write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from forgeline.config import Config
+    from forgeline.data.versions import DataVersion
     from forgeline.registry.gates import Verdict
 
 
+LAST = ".forgeline/last_run.json"
+
+
 def gather(
-    config: Config, action: str, reason: str, version: int | None = None, verdicts: list[Verdict] | None = None
+    config: Config,
+    action: str,
+    reason: str,
+    data: DataVersion,
+    version: int | None = None,
+    verdicts: Sequence[Verdict] = (),
 ) -> dict[str, Any]:
-    """Return what the last run did, from the registry and the running deployment, ready for JSON."""
-    from forgeline.data.versions import current
+    """Return what a run did, from the registry and the running deployment, ready for JSON, and keep it."""
     from forgeline.registry import evidence, versions
+    from forgeline.registry.fingerprint import fingerprint
     from forgeline.registry.gates import judge_success
-    from forgeline.serving.targets import local
 
     champion = versions.champion(config.project)
     shown = versions.get(config.project, str(version)) if version else champion
     result: dict[str, Any] = {
         "action": action,
         "reason": reason,
-        "data": current(config.root, config.data).model_dump(mode="json"),
+        "data": data.model_dump(mode="json"),
         "version": shown.number if shown else None,
         "champion": champion.number if champion else None,
-        "verdicts": [verdict.model_dump() for verdict in verdicts or []],
+        "verdicts": [verdict.model_dump() for verdict in verdicts],
+        "fingerprint": fingerprint(config, data),
+        "ledger": _ledger_state(config),
     }
     if shown:
         known = evidence.gather(config, shown)
@@ -46,11 +60,19 @@ def gather(
         result["success"] = [verdict.model_dump() for verdict in judge_success(config.project, known)]
         result["lineage"] = shown.lineage.model_dump()
         result["example"] = candidate.rows[0].prompt
-    status = local.status(config.root)
-    if status and status.health == "ready":
-        result["endpoint"] = f"{status.deployment.url}/v1"
-        result["curl"] = _curl(config, result["endpoint"], status.deployment.model, result.get("example", "Hello"))
-    return result
+    write_json(config.root / LAST, result)
+    return {**result, **_endpoint(config, result)}
+
+
+def last(config: Config) -> dict[str, Any] | None:
+    """Return what the last run here ended with, if no decision was taken since, with the endpoint as it is now."""
+    path = config.root / LAST
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if result["ledger"] != _ledger_state(config):
+        return None
+    return {**result, **_endpoint(config, result)}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -79,6 +101,25 @@ def show(result: dict[str, Any]) -> None:
 
 def _interval(estimate: dict[str, float]) -> str:
     return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+
+
+def _ledger_state(config: Config) -> str | None:
+    entries = Ledger(config.root / config.project.stores.ledger).entries()
+    return entries[-1].digest if entries else None
+
+
+def _endpoint(config: Config, result: dict[str, Any]) -> dict[str, str]:
+    """Return the address that answers now, and a command that asks it."""
+    from forgeline.serving.targets import local
+
+    status = local.status(config.root)
+    if status is None or status.health != "ready":
+        return {}
+    address = f"{status.deployment.url}/v1"
+    return {
+        "endpoint": address,
+        "curl": _curl(config, address, status.deployment.model, result.get("example", "Hello")),
+    }
 
 
 def _curl(config: Config, endpoint: str, model: str, prompt: str) -> str:

@@ -60,15 +60,15 @@ class Perplexity(CorpusMetric):
     columns: ClassVar[dict[str, Any]] = {"prompts": TOKENS, "completions": TOKENS}
     source = "Jelinek et al., Perplexity: a measure of the difficulty of speech recognition tasks, 1977"
 
-    def __init__(self, language_model: LanguageModel, batch_size: int) -> None:
+    def __init__(self, language_model: LanguageModel) -> None:
         super().__init__(keep_in_memory=True)
-        self.language_model, self.batch_size = language_model, batch_size
+        self.language_model = language_model
 
     def statistics(self, prompts: list[list[int]], completions: list[list[int]]) -> Table:
         """Return (loss in nats, tokens) for each completion."""
         examples = [Example(*pair) for pair in zip(prompts, completions, strict=True)]
         pad_id = self.language_model.tokenizer.pad_token_id
-        return np.array(completion_losses(self.language_model.model, examples, pad_id, self.batch_size))
+        return np.array(completion_losses(self.language_model.model, examples, pad_id))
 
     @staticmethod
     def value(totals: Table) -> float:

@@ -64,7 +64,7 @@ def evaluate(language_model: LanguageModel, name: str, test: Path, config: Evalu
         "chrf": (Chrf(keep_in_memory=True), {"predictions": texts, "references": references}),
         "stop_rate": (StopRate(keep_in_memory=True), {"predictions": [reply.stopped for reply in replies]}),
         "perplexity": (
-            Perplexity(language_model, config.batch_size),
+            Perplexity(language_model),
             {"prompts": [e.prompt for e in examples], "completions": [e.completion for e in examples]},
         ),
     }

@@ -11,6 +11,9 @@ from forgeline.models.template import Example
 if TYPE_CHECKING:
     import torch
 
+# Rows scored at once: more would not be faster, and the vocabulary's scores of each token take memory.
+ROWS = 16
+
 
 def token_losses(model: Any, batch: Sequence[Example], pad_id: int) -> torch.Tensor:
     """Return the cross-entropy of every completion token of a batch, in order; float32, differentiable.
@@ -50,14 +53,14 @@ def token_losses(model: Any, batch: Sequence[Example], pad_id: int) -> torch.Ten
     return cross_entropy(logits[0].float(), labels, reduction="none")
 
 
-def completion_losses(model: Any, examples: Sequence[Example], pad_id: int, batch_size: int) -> list[tuple[float, int]]:
+def completion_losses(model: Any, examples: Sequence[Example], pad_id: int) -> list[tuple[float, int]]:
     """Return each completion's summed loss in nats and its number of tokens, in the given order."""
     import torch
 
     losses: dict[int, tuple[float, int]] = {}
     order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for start in range(0, len(order), ROWS):
+        batch = order[start : start + ROWS]
         lengths = [len(examples[index].completion) for index in batch]
         with torch.inference_mode():
             pieces = token_losses(model, [examples[index] for index in batch], pad_id).split(lengths)

@@ -14,11 +14,10 @@ from forgeline.config.schema import Config, Project, Train
 from forgeline.data.versions import DataVersion
 from forgeline.errors import RegistryError
 from forgeline.evaluation.report import Report
-from forgeline.lineage import code_digest, git_revision, value_digest
+from forgeline.lineage import code_digest, git_revision
+from forgeline.registry.fingerprint import ROOMS
 from forgeline.registry.tracking import connect
 
-# The rooms whose source decides what a version is and whether it is promoted.
-ROOMS = ("data", "models", "tuning", "evaluation", "registry")
 REPORT, BASE_REPORT = "evaluation/report.json", "evaluation/base.json"
 FINGERPRINT = "forgeline.fingerprint"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -128,11 +127,6 @@ def champion(project: Project) -> Version | None:
 def adapter_folder(project: Project, version: Version) -> Path:
     """Return a local folder with a version's adapter."""
     return artifact(project, version, "adapter")
-
-
-def fingerprint(config: Config, data: DataVersion) -> str:
-    """Return the digest of all that decides a run's outcome: data, configuration, the library's source."""
-    return value_digest([data.digest, config.digest(), code_digest(*ROOMS)])
 
 
 def last_fingerprint(project: Project) -> str | None:

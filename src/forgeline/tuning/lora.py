@@ -75,7 +75,7 @@ def tune(
     loss, state = _run(model, examples, config, folder, seed, base.tokenizer.pad_token_id, log)
 
     model.eval()
-    losses = completion_losses(model, held_out, base.tokenizer.pad_token_id, config.batch_size)
+    losses = completion_losses(model, held_out, base.tokenizer.pad_token_id)
     validation_loss = sum(nats for nats, _ in losses) / sum(tokens for _, tokens in losses)
     log({"validation_loss": validation_loss}, state.step)
     _save_adapter(model, base.tokenizer, folder / "adapter")
