@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,11 @@ class Project:
     def forgeline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `forgeline` in the project's folder."""
         return self.run(sys.executable, "-c", "from forgeline.cli import main; main()", *arguments)
+
+    def served(self) -> dict[str, str]:
+        """Return what the running server says of itself; fail if it is not ready."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=30) as response:
+            return json.load(response)
 
 
 def free_port() -> int:
