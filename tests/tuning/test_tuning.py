@@ -18,10 +18,11 @@ from forgeline.config import load
 from forgeline.errors import DataError, TuningError
 from forgeline.models import encode_prompt, load_adapted
 from forgeline.models.score import token_losses
-from forgeline.records import write_jsonl
+from forgeline.records import Record, write_jsonl
 from forgeline.tuning import checkpoint, tune
 from forgeline.tuning.examples import batches, read_examples
 from forgeline.tuning.fused import fuse
+from forgeline.tuning.sample import sample
 
 PROJECT = Path(__file__).parents[2]
 ACTS = ["Train-Inform", "Hotel-Inform", "Taxi-Inform", "Booking-Book", "Hotel-Request", "Train-Request"]
@@ -72,7 +73,7 @@ def test_training_learns_and_says_so_at_every_step(uninterrupted):
     assert losses[-1] < losses[0]
     assert all(metrics["tokens_per_second"] > 0 for _, metrics in curve if "loss" in metrics)
     assert math.isfinite(tuned.validation_loss)
-    assert json.loads((Path(tuned.path).parent / "records.json").read_text()) == [f"row-{n}" for n in range(24)]
+    assert set(json.loads((Path(tuned.path).parent / "records.json").read_text())) == {f"row-{n}" for n in range(24)}
 
 
 def test_the_chat_template_travels_with_the_adapter(uninterrupted):
@@ -173,6 +174,17 @@ def test_a_row_without_a_completion_is_named(settings, splits, tmp_path):
 def test_records_that_do_not_fit_are_told(base, splits):
     with pytest.raises(TuningError, match=r"none of 24 records fits train.max_tokens=5"):
         read_examples(splits / "train.jsonl", base.tokenizer, None, 5, seed=1)
+
+
+def test_a_sample_takes_every_prompts_most_typical_reply_before_any_second():
+    def reply(key, text):
+        user = {"role": "user", "content": key}
+        return Record(id=text, key=key, messages=[user, {"role": "assistant", "content": text}])
+
+    replies = [reply("bye", "so long"), reply("bye", "good bye"), reply("bye", "good bye then"), reply("hi", "hello")]
+    assert {record.id for record in sample(replies, 2, seed=1)} == {"good bye", "hello"}
+    assert sorted(record.id for record in sample(replies, None, seed=1)) == sorted(record.id for record in replies)
+    assert sample(replies, 3, seed=1) == sample(replies, 3, seed=1)
 
 
 def test_batches_are_all_examples_once_in_a_seeded_order(base, splits):
