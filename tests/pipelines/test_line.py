@@ -8,6 +8,10 @@ import shutil
 import pytest
 from openai import OpenAI
 
+from forgeline.cli.chain import from_record
+from forgeline.config import load
+from forgeline.errors import DataError
+
 
 def answer(project, *arguments):
     finished = project.forgeline(*arguments, "--json")
@@ -66,8 +70,8 @@ def test_the_chain_of_evidence_is_walked_both_ways(smoke_project):
     _, back, _ = answer(smoke_project, "lineage", "--record", record)
     assert (back["split"], back["trained_versions"], back["live_version_saw_it"]) == ("train", "1", "yes")
     assert back["source"] == chain["source_of_first"]
-    missing = smoke_project.forgeline("lineage", "--record", "nobody")
-    assert missing.returncode == 1 and "No split of the data" in missing.stderr
+    with pytest.raises(DataError, match="No split of the data"):
+        from_record(load(smoke_project.root), "nobody")
 
 
 def test_a_live_model_is_asked_evaluated_and_reported(smoke_project):

@@ -23,13 +23,16 @@ def deploy(
     from forgeline.config import load
 
     config = load(profile=profile, overrides=set_ or ())
-    environment.pipelines(config.root)
+    environment.enter(config.root)
     with reserved(as_json):
         from forgeline.registry import versions
         from forgeline.serving.targets import local
+
+        number = versions.get(config.project, version).number
+        environment.pipelines(config.root)
         from pipelines.deployment import deployment
 
-        deployment(version=versions.get(config.project, version).number, config=config)
+        deployment(version=number, config=config)
         running = local.status(config.root)
     if as_json and running:
         emit(running.model_dump(mode="json"))
