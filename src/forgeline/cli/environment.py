@@ -37,11 +37,3 @@ def enter(root: Path) -> None:
     os.chdir(root)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-
-
-def pipelines(root: Path) -> None:
-    """Enter the project and tell ZenML that its steps are found there, whichever script was started."""
-    enter(root)
-    from zenml.utils.source_utils import set_custom_source_root
-
-    set_custom_source_root(str(root))

@@ -122,11 +122,8 @@ def _unchanged(config: Config, *, deploy: bool) -> dict[str, Any] | None:
 def _walk(config: Config, *, deploy: bool) -> dict[str, Any]:
     """Run the training line and, if its version was promoted, the deployment line; return what was done."""
     from forgeline.cli import summary
-    from forgeline.cli.environment import pipelines
     from forgeline.registry import versions
     from forgeline.registry.fingerprint import fingerprint
-
-    pipelines(config.root)
     from pipelines.training import training
 
     steps = training(config=config).steps
@@ -146,9 +143,7 @@ def _walk(config: Config, *, deploy: bool) -> dict[str, Any]:
 
 
 def _deploy(config: Config, version: int) -> None:
-    from forgeline.cli.environment import pipelines
 
-    pipelines(config.root)
     from pipelines.deployment import deployment
 
     deployment(version=version, config=config)

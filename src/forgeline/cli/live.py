@@ -29,7 +29,6 @@ def deploy(
         from forgeline.serving.targets import local
 
         number = versions.get(config.project, version).number
-        environment.pipelines(config.root)
         from pipelines.deployment import deployment
 
         deployment(version=number, config=config)

@@ -29,16 +29,12 @@ class CorpusMetric(evaluate.Metric):
     columns: ClassVar[dict[str, Any]]
     source: ClassVar[str]
     statistics: Callable[..., Table]  # one row of sufficient statistics an example
+    value: Callable[[Table], float]  # the corpus value for the column sums of such a table
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=type(self).__doc__, citation=self.source, features=datasets.Features(self.columns)
         )
-
-    @staticmethod
-    def value(totals: Table) -> float:
-        """Return the corpus value for the column sums of a statistics table."""
-        raise NotImplementedError
 
     def _compute(self, **columns: Any) -> dict[str, Any]:
         table = self.statistics(**columns)
