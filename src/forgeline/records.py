@@ -24,19 +24,27 @@ class Message(BaseModel):
 class Record(BaseModel):
     """One training or evaluation example.
 
-    `messages` ends with the assistant's turn, the completion. `references` holds every accepted
-    completion of an evaluation prompt, the completion among them. `key` names what must not
-    straddle splits, `subject` whose data it is, `groups` the slices it is reported under, and
-    `origin` the source row it came from.
+    `messages` ends with the assistant's turn, the completion; in plain text it is the only turn.
+    `references` holds every accepted completion of an evaluation prompt, the completion among them.
+    `rejected` is the completion that people liked less, `label` whether they liked this one, `weight`
+    what the example counts for in training. `key` names what must not straddle splits, `subject` whose
+    data it is, `groups` the slices it is reported under, `time` (ISO 8601) when it was said, `source`
+    the source's name in the configuration, and `origin` the row there. `groups` and `origin` hold strings
+    and JSON values.
     """
 
     model_config = ConfigDict(extra="forbid")
     id: str
-    messages: list[Message] = Field(min_length=2)
+    messages: list[Message] = Field(min_length=1)
     references: list[str] = []
+    rejected: str | None = None
+    label: bool | None = None
+    weight: float = 1.0
     key: str
     subject: str | None = None
     groups: dict[str, str] = {}
+    time: str | None = None
+    source: str | None = None
     origin: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from forgeline.cli import decisions, line, live, project
+from forgeline.cli import data, decisions, line, live, project
 from forgeline.errors import ForgelineError
 
 app = typer.Typer(
@@ -21,13 +21,14 @@ app = typer.Typer(
 )
 VERBS: tuple[Callable[..., None], ...] = (
     *(project.validate, project.doctor),
-    *(line.run, line.data, line.train, line.evaluate),
+    *(line.run, line.train, line.evaluate),
     *(decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

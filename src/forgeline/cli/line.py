@@ -1,4 +1,4 @@
-"""`run`, `data`, `train`, `evaluate`: walk the line, or one stretch of it."""
+"""`run`, `train`, `evaluate`: walk the line, or one stretch of it."""
 
 from __future__ import annotations
 
@@ -41,21 +41,6 @@ def run(
     else:
         summary.show(result)
     raise typer.Exit({"unchanged": UNCHANGED, "refused": REFUSED}.get(result["action"], 0))
-
-
-def data(as_json: Json = False) -> None:
-    """Bring the dataset version up to date: fetch, clean, assess, split; only what changed runs."""
-    from forgeline.cli.output import emit, reserved, table
-    from forgeline.data.versions import prepare
-
-    config = _enter(None, None)
-    with reserved(as_json):
-        version = prepare(config.root, config.data)
-    if as_json:
-        emit(version.model_dump(mode="json"))
-    else:
-        table(f"dataset version {version.digest[:12]}", ("rows", "count"), version.counts.items())
-        print(f"data card: {version.paths['card']}")
 
 
 def train(profile: Profile = None, set_: Set = None, as_json: Json = False) -> None:

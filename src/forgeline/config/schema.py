@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from forgeline.lineage import value_digest
 
@@ -70,21 +70,118 @@ class Project(Section):
 # data.yaml: the data line; DVC tracks these keys by name
 
 
-class Fetch(Section):
-    """Where the raw rows come from and which adapter turns them into records."""
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "text"]
+Shape = Literal["messages", "prompt_completion", "instruction", "sharegpt", "preference", "feedback", "text"]
 
-    adapter: Literal["records", "multiwoz_templates"]
-    sources: Annotated[list[str], Field(min_length=1)]
+
+class Source(Section):
+    """One source of rows. Format and shape are detected unless they are given.
+
+    `columns` maps a record's field to the source's name for it. `weight` is the source's share of the
+    training split relative to the other sources; without weights, every row is used.
+    """
+
+    uri: list[str]
+    adapter: Literal["records", "multiwoz_templates"] = "records"
+    format: Format | None = None
+    shape: Shape | None = None
+    columns: dict[str, str] = {}
+    query: str | None = None
+    weight: Annotated[float, Field(gt=0)] | None = None
+    license: str | None = None
+
+    @field_validator("uri", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class Fetch(Section):
+    """Where the raw rows come from, by name."""
+
+    sources: Annotated[dict[Name, Source], Field(min_length=1)]
     system: str | None = None
     seed: int = 17
+
+
+Repair = Literal["encoding", "html", "spaces", "tokenisation"]
+TextMeasure = Literal[
+    "chars",  # Unicode characters
+    "words",  # runs of non-space
+    "word_chars",  # mean length of a word
+    "symbols",  # share of characters that are neither letter, digit nor space
+    "digits",  # share of characters that are digits
+    "capitals",  # share of letters that are capitals
+    "repeated_words",  # share of word 3-grams that came before in the text
+    "repeated_lines",  # share of non-empty lines that came before in the text
+    "pattern",  # matches of `pattern`
+    "language",  # probability that the text is in one of `languages`
+    "profanity",  # words of the profanity list
+    "toxicity",  # probability, less what the classifier gives the same sentence about any group
+]
+
+
+class Rule(Bound):
+    """Rows whose measure lies outside the bounds go to quarantine, with the rule's name and the value.
+
+    A dry rule counts what it would remove and removes nothing.
+    """
+
+    measure: TextMeasure
+    over: Literal["completion", "prompt", "conversation"] = "completion"
+    pattern: str | None = None
+    languages: list[str] | None = None
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _has_its_key(self) -> Rule:
+        for measure, key in (("pattern", "pattern"), ("language", "languages")):
+            if (self.measure == measure) != (getattr(self, key) is not None):
+                raise ValueError(f"the measure {measure} and the key {key} go together")
+        return self
+
+
+class NearDuplicates(Section):
+    """MinHash-LSH over character shingles of the normalised conversation, then the true Jaccard similarity.
+
+    Two texts count as one from `threshold` on; `rows` hashes in each of `bands` bands find them.
+    """
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.85
+    shingle: Annotated[int, Field(ge=2, le=32)] = 5
+    bands: Positive = 20
+    rows: Positive = 6
+
+
+PiiKind = Literal[
+    "email", "phone", "card", "iban", "ip", "national_id", "url_credentials", "birth_date", "postcode", "secret"
+]
+
+
+class Pii(Section):
+    """Which personal data and secrets are replaced, and by what.
+
+    `regions` (ISO 3166) choose national forms of phones, ids and postcodes. `key` names the environment
+    variable with the key of the pseudonyms. `recognisers` is a YAML file of one's own patterns. `names`
+    also looks for people's names, by a statistical model: slow, and often wrong.
+    """
+
+    kinds: list[PiiKind] = ["email", "phone", "card", "iban", "ip", "national_id", "url_credentials", "secret"]
+    replace: Literal["tag", "pseudonym", "remove"] = "tag"
+    regions: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = ["GB", "US"]
+    key: str = "FORGELINE_PSEUDONYM_KEY"
+    recognisers: str | None = None
+    names: bool = False
 
 
 class Clean(Section):
     """What a row must be to stay; everything else is quarantined with its reason."""
 
-    min_chars: Positive = 2
-    max_chars: Positive = 600
-    mask: list[Literal["email", "phone", "card", "iban", "ip"]] = ["email", "phone", "card", "iban", "ip"]
+    repair: list[Repair] = ["encoding", "html", "spaces", "tokenisation"]
+    rules: dict[Name, Rule] = {}
+    pii: Pii = Pii()
+    near_duplicates: NearDuplicates | None = NearDuplicates()
     max_references: Positive = 5
 
 
@@ -112,12 +209,21 @@ class Split(Section):
 
 
 class Data(Section):
-    """The data line: fetch, clean, assess, split."""
+    """The data line: fetch, clean, assess, split.
+
+    `engine` and `workers` say where the work runs; they change nothing of what it yields.
+    """
 
     fetch: Fetch
     clean: Clean = Clean()
     assess: Assess
     split: Split = Split()
+    engine: Literal["local", "ray"] = "local"
+    workers: Positive | None = None
+
+    def digest(self) -> str:
+        """Return the sha256 of what shapes the data."""
+        return value_digest(self.model_dump(mode="json", exclude={"engine", "workers"}))
 
 
 # train.yaml: the base model and how it is tuned

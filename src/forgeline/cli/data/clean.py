@@ -1,0 +1,8 @@
+"""`forgeline data clean`: what the rules would do."""
+
+from __future__ import annotations
+
+
+def clean() -> None:
+    """Not there yet."""
+    raise NotImplementedError

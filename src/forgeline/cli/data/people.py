@@ -1,0 +1,13 @@
+"""`forgeline data export|import`: rows to people and their decisions back."""
+
+from __future__ import annotations
+
+
+def export() -> None:
+    """Not there yet."""
+    raise NotImplementedError
+
+
+def import_() -> None:
+    """Not there yet."""
+    raise NotImplementedError

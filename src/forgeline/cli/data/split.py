@@ -1,0 +1,8 @@
+"""`forgeline data freeze`."""
+
+from __future__ import annotations
+
+
+def freeze() -> None:
+    """Not there yet."""
+    raise NotImplementedError

@@ -1,0 +1,78 @@
+"""Where the work on parts runs: this process, a pool of processes, or a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from forgeline.config.schema import Data
+from forgeline.progress import progress_bar
+
+Task = TypeVar("Task")
+Done = TypeVar("Done")
+
+
+def run(function: Callable[[Task], Done], tasks: Sequence[Task], config: Data, title: str) -> Iterator[Done]:
+    """Yield what a function returns for each task, in the order of the tasks.
+
+    A task names files and returns counts: rows pass by file. The function must be importable, or a
+    partial of one that is; and write whole files, so that a task may run twice.
+    """
+    with progress_bar(title, len(tasks), "parts") as bar:
+        if config.engine == "ray":
+            results = _on_ray(function, tasks, config.workers)
+        elif len(tasks) > 1 and (config.workers or os.cpu_count() or 1) > 1:
+            results = _in_pool(function, tasks, min(config.workers or os.cpu_count() or 1, len(tasks)))
+        else:
+            results = map(function, tasks)
+        for result in results:
+            bar.advance(1, 1)
+            yield result
+
+
+def _in_pool(function: Callable[[Task], Done], tasks: Sequence[Task], workers: int) -> Iterator[Done]:
+    # Spawned, not forked: the libraries that work on the batches hold threads and locks.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        waiting = iter(tasks)
+        futures = [pool.submit(function, task) for task in islice(waiting, 2 * workers)]
+        try:
+            while futures:
+                yield futures.pop(0).result()
+                futures += [pool.submit(function, task) for task in islice(waiting, 1)]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Leave a process of the pool one thread: there is one process a core."""
+    os.environ["POLARS_MAX_THREADS"] = "1"
+    import pyarrow
+
+    pyarrow.set_cpu_count(1)
+    pyarrow.set_io_thread_count(1)
+
+
+def _on_ray(function: Callable[[Task], Done], tasks: Sequence[Task], workers: int | None) -> Iterator[Done]:
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    del ActorPoolStrategy
+    if not ray.is_initialized():
+        ray.init(address=os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False)
+    DataContext.get_current().enable_progress_bars = False
+    numbered: list[dict[str, Any]] = [{"number": number, "task": task} for number, task in enumerate(tasks)]
+    rows = ray.data.from_items(numbered, override_num_blocks=len(tasks)).map(
+        partial(_numbered, function), concurrency=workers
+    )
+    done = {row["number"]: row["result"] for row in rows.iter_rows()}
+    for number in range(len(tasks)):
+        yield done[number]
+
+
+def _numbered(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, Any]:
+    return {"number": row["number"], "result": function(row["task"])}
