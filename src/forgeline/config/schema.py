@@ -193,11 +193,67 @@ class Association(Section):
 
 
 class Assess(Section):
-    """The groups and associations that the bias report looks for, as lower-case words."""
+    """The groups and associations that the bias report looks for, as lower-case words.
+
+    `slices` are fields of a record's groups that are reported on like groups that texts mention.
+    `counterparts` say how a text about one group becomes the same text about another: rows of words that
+    correspond, or the grammar of English gender for groups named female and male, which also exchanges
+    the `names` (female, male). At most `sample` texts of a group are scored, chosen by their ids.
+    """
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    groups: dict[str, dict[str, list[str]]]
+    groups: dict[str, dict[str, Annotated[list[str], Field(min_length=1)]]]
     associations: dict[str, Association]
+    slices: list[str] = []
+    counterparts: dict[str, Literal["english_gender"] | list[dict[str, str]]] = {}
+    names: list[tuple[str, str]] = []
+    scorers: list[Literal["sentiment", "toxicity"]] = ["sentiment"]
+    sample: Positive = 4000
+
+    @model_validator(mode="after")
+    def _counterparts_fit(self) -> Assess:
+        for category, rows in self.counterparts.items():
+            groups = self.groups.get(category)
+            if groups is None:
+                raise ValueError(f"counterparts of {category}, which is none of the groups: {', '.join(self.groups)}")
+            if rows == "english_gender":
+                if set(groups) != {"female", "male"}:
+                    raise ValueError(f"english_gender needs the groups female and male; {category} has others")
+                continue
+            words = [word for row in rows for word in row.values()]
+            if unknown := {group for row in rows for group in row} - groups.keys():
+                raise ValueError(f"counterparts of {category} name unknown groups: {', '.join(sorted(unknown))}")
+            if repeated := {word for word in words if words.count(word) > 1}:
+                raise ValueError(
+                    f"a word has one row of counterparts; {category} repeats {', '.join(sorted(repeated))}"
+                )
+        return self
+
+
+class Resample(Section):
+    """As many rows of each group: those of larger groups left out, or those of smaller groups repeated."""
+
+    group: str
+    to: Literal["smallest", "largest"]
+
+
+class Reweigh(Section):
+    """Weights under which group and label are independent (Kamiran and Calders, 2012)."""
+
+    group: str
+    label: str = "label"
+
+
+class Mitigate(Section):
+    """What is done to the training split, in this order; nothing unless named.
+
+    `augment` lists categories of `assess.counterparts`. A group, or the label, is a category of
+    `assess.groups` (the group that a row mentions), a field of the records' groups, or `label`.
+    """
+
+    augment: list[str] = []
+    resample: Resample | None = None
+    reweigh: Reweigh | None = None
 
 
 class Split(Section):
@@ -211,12 +267,13 @@ class Split(Section):
 class Data(Section):
     """The data line: fetch, clean, assess, split.
 
-    `engine` and `workers` say where the work runs; they change nothing of what it yields.
+    `mitigate` belongs to the split stage and changes the training split alone. `engine` and `workers` say where the work runs; they change nothing of what it yields.
     """
 
     fetch: Fetch
     clean: Clean = Clean()
     assess: Assess
+    mitigate: Mitigate = Mitigate()
     split: Split = Split()
     engine: Literal["local", "ray"] = "local"
     workers: Positive | None = None
