@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from forgeline.data.review.decisions import Decision, decisions
+from forgeline.data.review.agreement import Agreement, agreement
+from forgeline.data.review.choice import Item, quarantined, sample
+from forgeline.data.review.decisions import Conflict, Decision, Imported, decisions, take_in
+from forgeline.data.review.formats import FORMATS, Format, export, read
 
-__all__ = ["Decision", "decisions"]
+__all__ = [
+    "FORMATS",
+    "Agreement",
+    "Conflict",
+    "Decision",
+    "Format",
+    "Imported",
+    "Item",
+    "agreement",
+    "decisions",
+    "export",
+    "quarantined",
+    "read",
+    "sample",
+    "take_in",
+]
