@@ -267,7 +267,8 @@ class Split(Section):
 class Data(Section):
     """The data line: fetch, clean, assess, split.
 
-    `mitigate` belongs to the split stage and changes the training split alone. `engine` and `workers` say where the work runs; they change nothing of what it yields.
+    `mitigate` belongs to the split stage and changes the training split alone. `engine` and `workers`
+    say where the work runs; they change nothing of what it yields.
     """
 
     fetch: Fetch
@@ -277,6 +278,12 @@ class Data(Section):
     split: Split = Split()
     engine: Literal["local", "ray"] = "local"
     workers: Positive | None = None
+
+    @model_validator(mode="after")
+    def _augments_what_has_counterparts(self) -> Data:
+        if unknown := set(self.mitigate.augment) - self.assess.counterparts.keys():
+            raise ValueError(f"mitigate.augment needs assess.counterparts of {', '.join(sorted(unknown))}")
+        return self
 
     def digest(self) -> str:
         """Return the sha256 of what shapes the data."""

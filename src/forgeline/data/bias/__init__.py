@@ -1,0 +1,1 @@
+"""Measures of bias in texts, each with its interval and a sentence."""

@@ -1,0 +1,54 @@
+"""A text about one group, said of another: the counterfactual that measures and augmentation share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from forgeline.config.schema import Assess
+from forgeline.data.bias.gender import EnglishGender, like
+
+
+class Exchange:
+    """The exchange of the groups of a category of `assess.counterparts`, two at a time.
+
+    Two groups change places, so that exchanging twice gives the first text again.
+    """
+
+    def __init__(self, category: str, config: Assess) -> None:
+        self.groups = list(config.groups[category])
+        counterparts = config.counterparts[category]
+        if counterparts == "english_gender":
+            self.gender: EnglishGender | None = EnglishGender(config.names)
+        else:
+            self.gender = None
+            self.pairs = {
+                (one, other): _both_ways(
+                    [(row[one], row[other]) for row in counterparts if one in row and other in row]
+                )
+                for one in self.groups
+                for other in self.groups
+                if one != other
+            }
+
+    def others(self, group: str) -> Sequence[str]:
+        """Return the groups that a group is exchanged with."""
+        return [other for other in self.groups if other != group]
+
+    def __call__(self, text: str, one: str, other: str) -> str:
+        """Return a text with two groups exchanged; capitals stay as they are."""
+        if self.gender:
+            return self.gender.exchange(text)
+        words = self.pairs[one, other]
+        if not words:
+            return text
+        return re.sub(any_of(words), lambda match: like(match[0], words[match[0].lower()]), text, flags=re.IGNORECASE)
+
+
+def any_of(words: Sequence[str] | dict[str, str]) -> str:
+    """Return the pattern of any of some words, as a whole word; the longest first."""
+    return rf"\b(?:{'|'.join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))})\b"
+
+
+def _both_ways(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {first.lower(): second for one, other in pairs for first, second in ((one, other), (other, one))}
