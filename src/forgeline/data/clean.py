@@ -2,170 +2,193 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+import numpy
+import orjson
+import polars
+import pyarrow
 
-from forgeline.config.schema import Clean, Data
-from forgeline.data import charts, pii
-from forgeline.data.layout import CLEAN, QUARANTINE, RAW, REPORTS
-from forgeline.data.text import normalise, normalise_prompt, repair
+from forgeline.config.schema import Data
+from forgeline.data import charts, engine, table
+from forgeline.data.layout import CACHE, KEPT, QUARANTINE, RAW, REPORTS
+from forgeline.data.mend import Files, counts_of, flat_texts, mend_part, settings_digest, with_verdict
+from forgeline.data.pii import Masker
+from forgeline.data.settle import FATES, MERGED, Fates, Rest, extra_references, settle
+from forgeline.data.settle import KEPT as KEEP
 from forgeline.errors import DataError
-from forgeline.lineage import value_digest
-from forgeline.records import Record, read_jsonl, write_json, write_jsonl
-
-PLACEHOLDER = re.compile(r"#[A-Z]+(?:[-_][A-Z]+)+#|\{\{\s*\w+\s*\}\}")
-MERGED = "duplicate"
+from forgeline.lineage import code_digest, file_digest, value_digest
+from forgeline.records import write_json
 
 
 def clean(root: Path, config: Data) -> dict[str, Any]:
-    """Write the kept records and the quarantine, and return the report.
+    """Write the kept rows and the quarantine, and return the report.
+
+    Parts that were mended before, with the same settings by the same code, are not mended again.
 
     Raises:
         DataError: if a row would be lost or invented, or if no row is left.
     """
-    rows = list(read_jsonl(root / RAW))
-    kept, removed, masked = clean_rows(rows, config.clean)
-    reasons = Counter(entry["reason"] for entry in removed)
-    merged = reasons.pop(MERGED, 0)
-    counts = {"in": len(rows), "kept": len(kept), "quarantined": reasons.total(), "merged": merged}
-    if counts["in"] != counts["kept"] + counts["quarantined"] + counts["merged"]:
-        raise DataError(f"Cleaning lost or invented rows: {counts}. Nothing was written.")
-    if not kept:
-        worst = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-        raise DataError(f"Cleaning left none of {len(rows)} rows ({worst}): look at data.clean and the source.")
-    write_jsonl(root / CLEAN, (record.model_dump() for record in kept))
-    write_jsonl(root / QUARANTINE, removed)
-    texts = (text for record in kept for text in [*(turn.content for turn in record.messages), *record.references])
-    leaks = Counter(one.kind for text in texts for one in pii.find(text))
-    report = {
-        "rows": counts,
-        "reasons": dict(sorted(reasons.items())),
-        "prompts": len({normalise_prompt(record) for record in kept}),
-        "masked": {kind: masked[kind] for kind in pii.KINDS},
-        "unmasked_pii": leaks.total(),
-    }
+    folder = (root / KEPT).parent
+    unfinished = folder.with_name("clean.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    report = clean_into(unfinished, root, config)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
     write_json(root / REPORTS / "clean.json", report)
-    charts.fate(root / REPORTS, {"kept": len(kept), "merged into a twin": merged, **dict(reasons.most_common())})
+    rows, reasons = report["rows"], Counter(report["reasons"])
+    charts.fate(
+        root / REPORTS, {"kept": rows["kept"], "merged into a twin": rows["merged"], **dict(reasons.most_common())}
+    )
     return report
 
 
-def clean_rows(rows: list[dict[str, Any]], config: Clean) -> tuple[list[Record], list[dict[str, Any]], Counter[str]]:
-    """Return the kept records, an entry for each removed row, and how much of each kind was masked.
-
-    An entry holds the `row` as it stood, the `reason`, a `detail`, and for a duplicate the id of its
-    kept twin, whose origin lists it. Rows with equal prompts come to share the first one's key.
-    """
-    masked: Counter[str] = Counter()
-    twins: dict[tuple[str, str], Record] = {}
-    replies: Counter[str] = Counter()
-    ids: set[str] = set()
-    kept: list[Record] = []
-    removed: list[dict[str, Any]] = []
-
-    def remove(row: dict[str, Any], reason: str, detail: str, **more: str) -> None:
-        removed.append({"reason": reason, "detail": detail, **more, "row": row})
-
-    for row in rows:
-        try:
-            record = _mend(row, config, masked)
-        except _Unfit as unfit:
-            remove(row if "messages" in row else _masked_raw(row, config), unfit.reason, unfit.detail)
-            continue
-        prompt, reply = normalise_prompt(record), normalise(record.completion)
-        if fault := _fault(record, config, ids):
-            remove(record.model_dump(), *fault)
-        elif twin := twins.get((prompt, reply)):
-            twin.origin.setdefault("merged", []).append(record.id)
-            remove(record.model_dump(), MERGED, "same prompt and reply", duplicate_of=twin.id)
-        elif replies[prompt] == config.max_references:
-            remove(record.model_dump(), "over_reference_cap", f"the prompt has {config.max_references} replies already")
-        else:
-            ids.add(record.id)
-            replies[prompt] += 1
-            twins[prompt, reply] = record
-            kept.append(record)
-    _share_keys(kept)
-    return kept, removed, masked
+def clean_into(folder: Path, root: Path, config: Data) -> dict[str, Any]:
+    """Write `kept/` and `quarantine/` into a folder and return the report."""
+    parts = table.parts(root / RAW)
+    names = [part.relative_to(root / RAW) for part in parts]
+    mended, work = root / CACHE / "mended", root / CACHE / "settled"
+    settings = value_digest([settings_digest(config.clean, root), code_digest("data")])
+    stems = [mended / value_digest([settings, file_digest(part)])[:32] for part in parts]
+    mend = partial(mend_part, config=config.clean, root=root)
+    for _ in engine.run(mend, list(zip(parts, stems, strict=True)), config, "mend"):
+        pass
+    rest = Rest.of(stems)
+    fates = settle(rest, config, work)
+    _hand_over(work, rest, fates)
+    write = partial(_write_part, rest=rest, work=work, config=config, folder=folder, root=root)
+    done = list(engine.run(write, list(enumerate(names)), config, "write"))
+    for file in set(mended.iterdir()) - {file for stem in stems for file in Files.at(stem)}:
+        file.unlink()
+    shutil.rmtree(work)
+    return _report(parts, rest, fates, done)
 
 
-class _Unfit(Exception):
-    """Why a row cannot become a record."""
+class Written(NamedTuple):
+    """What a part came to: rows in either file, and personal data still found in what is kept."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason, self.detail = reason, detail
-
-
-def _mend(row: dict[str, Any], config: Clean, masked: Counter[str]) -> Record:
-    """Return a row as a record with repaired and masked texts."""
-    where = f"{row['origin'].get('source')}, line {row['origin'].get('line')}: " if "line" in row["origin"] else ""
-    if "fault" in row:
-        raise _Unfit("malformed", where + row["fault"])
-
-    def mend(text: str) -> str:
-        text, kinds = pii.mask(repair(text), config.mask)
-        masked.update(kinds)
-        return text
-
-    texts = [turn.get("content") for turn in row["messages"]]
-    if (
-        texts
-        and isinstance(texts[-1], str)
-        and row["messages"][-1].get("role") == "assistant"
-        and not repair(texts[-1])
-    ):
-        raise _Unfit("empty", where + "the completion is empty")
-    try:
-        record = Record.model_validate(row)
-    except ValidationError as fault:
-        first = fault.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "record"
-        raise _Unfit("malformed", f"{where}{field}: {first['msg']}") from None
-    for turn in record.messages:
-        turn.content = mend(turn.content)
-    record.references = [mend(reference) for reference in record.references]
-    record.origin.pop("fields", None)  # they stay in the raw row: nobody has masked them
-    if pii.find(record.key):
-        record.key = value_digest(record.key)[:16]
-    return record
+    kept: int
+    removed: int
+    leaks: int
 
 
-def _masked_raw(row: dict[str, Any], config: Clean) -> dict[str, Any]:
-    return {**row, "raw": pii.mask(row["raw"], config.mask)[0]}
+def _hand_over(work: Path, rest: Rest, fates: Fates) -> None:
+    """Write what the parts need to know of each other: fates, the ids of twins, and what they inherit."""
+    work.mkdir(parents=True, exist_ok=True)
+    numpy.save(work / "fate.npy", fates.fate)
+    numpy.save(work / "twin.npy", fates.twin)
+    numpy.save(work / "score.npy", fates.score)
+    keepers, merged = numpy.unique(fates.twin[fates.twin >= 0], return_counts=True)
+    ids: list[str] = []
+    for part, stem in enumerate(rest.stems):
+        here = keepers[(keepers >= rest.starts[part]) & (keepers < rest.starts[part + 1])] - rest.starts[part]
+        ids += table.read(Files.at(stem).kept, ["id"]).column("id").take(here).to_pylist() if len(here) else []
+    polars.DataFrame({"keeper": keepers, "merged": merged, "id": ids}).write_ipc(work / "keepers.arrow")
+    extra_references(rest, fates).write_ipc(work / "extras.arrow")
 
 
-def _fault(record: Record, config: Clean, ids: set[str]) -> tuple[str, str] | None:
-    """Return the reason and the detail for which a record must go, if there is one."""
-    length = sum(len(turn.content) for turn in record.messages)
-    if left := PLACEHOLDER.search(record.completion):
-        return "unfilled_placeholder", left[0]
-    if len(record.completion) < config.min_chars:
-        return "too_short", f"the reply has {len(record.completion)} characters"
-    if length > config.max_chars:
-        return "too_long", f"the conversation has {length} characters"
-    if record.id in ids:
-        return "malformed", f"the id {record.id} is taken by an earlier row"
-    return None
+def _write_part(task: tuple[int, Path], rest: Rest, work: Path, config: Data, folder: Path, root: Path) -> Written:
+    """Write the kept and the quarantined rows of a part."""
+    number, name = task
+    start, stop = (int(row) for row in rest.starts[number : number + 2])
+    files = Files.at(rest.stems[number])
+    rows = table.read(files.kept)
+    fate, twin, score = (
+        numpy.load(work / f"{array}.npy", mmap_mode="r")[start:stop] for array in ("fate", "twin", "score")
+    )
+    keepers = polars.read_ipc(work / "keepers.arrow")
+    kept = _enriched(rows, keepers, polars.read_ipc(work / "extras.arrow"), start, stop)
+    kept = kept.filter(pyarrow.array(fate == KEEP))
+    judged = polars.DataFrame({"keeper": twin, "fate": fate, "score": score.astype(float)}).filter(
+        polars.col("fate") != KEEP
+    )
+    judged = judged.join(keepers, on="keeper", how="left", maintain_order="left").with_columns(
+        rule=polars.col("fate").replace_strict(dict(enumerate(FATES)), return_dtype=polars.String),
+        detail=_detail(config.clean.max_references),
+        score=polars.col("score").fill_nan(None),
+        duplicate_of="id",
+    )
+    removed = with_verdict(rows.filter(pyarrow.array(fate != KEEP)), judged)
+    removed = pyarrow.concat_tables([table.read(files.removed), removed])
+    for where, table_ in ((KEPT, kept), (QUARANTINE, removed)):
+        if len(table_):
+            table.write(folder / Path(where).name / name, table_)
+    texts = [flat_texts(kept, column) for column in ("messages", "references", "rejected")]
+    leaks = Masker(config.clean.pii, root).count(polars.concat(texts))
+    return Written(len(kept), len(removed), sum(leaks.values()))
 
 
-def _share_keys(records: list[Record]) -> None:
-    """Join keys whose prompts are equal, masked or not, under the key that came first."""
-    parent: dict[str, str] = {}
-    order = {key: number for number, key in enumerate(dict.fromkeys(record.key for record in records))}
+def _detail(cap: int) -> polars.Expr:
+    alike = polars.format("similarity {} to its kept twin", polars.col("score").round(3))
+    said = {
+        "exact_duplicate": polars.lit("the same text as its kept twin"),
+        "normalised_duplicate": polars.lit("the same words as its kept twin"),
+        "near_duplicate": alike,
+        "over_reference_cap": polars.lit(f"the prompt has {cap} replies already"),
+    }
+    detail = polars.lit("another row that is kept has this id")
+    for fate, sentence in said.items():
+        detail = polars.when(polars.col("fate") == FATES.index(fate)).then(sentence).otherwise(detail)
+    return detail
 
-    def root_of(key: str) -> str:
-        while key in parent:
-            key = parent[key]
-        return key
 
-    first_key: dict[str, str] = {}
-    for record in records:
-        one, other = root_of(first_key.setdefault(normalise_prompt(record), record.key)), root_of(record.key)
-        if one != other:
-            early, late = sorted((one, other), key=order.__getitem__)
-            parent[late] = early
-    for record in records:
-        record.key = root_of(record.key)
+def _enriched(
+    rows: pyarrow.Table, keepers: polars.DataFrame, extras: polars.DataFrame, start: int, stop: int
+) -> pyarrow.Table:
+    """Return the rows of a part with what their merged twins leave them: a count, and references."""
+    here = polars.col("keeper").is_between(start, stop, closed="left")
+    own = keepers.filter(here)
+    if not len(own):
+        return rows
+    places = (own["keeper"] - start).to_list()
+    origins = polars.Series(rows.column("origin"))
+    counted = [
+        table.to_json({**orjson.loads(origin), "merged": merged})
+        for origin, merged in zip(origins.gather(places), own["merged"], strict=True)
+    ]
+    rows = table.replace(rows, "origin", origins.scatter(places, counted))
+    left = extras.filter(here).group_by("keeper", maintain_order=True).agg("text")
+    if not len(left):
+        return rows
+    references = rows.column("references").to_pylist()
+    messages = rows.column("messages")
+    for keeper, texts in left.iter_rows():
+        place = keeper - start
+        given = [messages[place][-1]["content"].as_py(), *references[place], *texts]
+        references[place] = list(dict.fromkeys(given))
+    return table.replace(rows, "references", pyarrow.array(references, pyarrow.list_(pyarrow.string())))
+
+
+def _report(parts: list[Path], rest: Rest, fates: Fates, done: list[Written]) -> dict[str, Any]:
+    counts = [counts_of(stem) for stem in rest.stems]
+    totals = {name: sum((Counter(one[name]) for one in counts), Counter()) for name in ("rules", "dry", "masked")}
+    fallen = Counter(
+        {
+            name: int(count)
+            for name, count in zip(FATES, numpy.bincount(fates.fate, minlength=len(FATES)), strict=True)
+            if count
+        }
+    )
+    kept, merged = fallen.pop("kept", 0), {name: fallen.pop(name, 0) for name in MERGED}
+    reasons = totals["rules"] + fallen
+    total = sum(table.count(part) for part in parts)
+    rows = {"in": total, "kept": kept, "quarantined": reasons.total(), "merged": sum(merged.values())}
+    written = (sum(one.kept for one in done), sum(one.removed for one in done))
+    if written != (kept, total - kept) or total != kept + rows["quarantined"] + rows["merged"]:
+        raise DataError(f"Cleaning lost or invented rows: {rows}, written {written}. Nothing was changed.")
+    if not kept:
+        worst = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        raise DataError(f"Cleaning left none of {total} rows ({worst}): look at data.clean and the source.")
+    return {
+        "rows": rows,
+        "reasons": dict(sorted(reasons.items())),
+        "duplicates": {name.removesuffix("_duplicate"): count for name, count in merged.items()},
+        "dry": dict(sorted(totals["dry"].items())),
+        "prompts": len(numpy.unique(rest.key("prompt")[fates.kept()])),
+        "masked": dict(sorted(totals["masked"].items())),
+        "unmasked_pii": sum(one.leaks for one in done),
+    }

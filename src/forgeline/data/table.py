@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import polars
 import pyarrow
 from pyarrow import parquet
 
@@ -69,6 +70,18 @@ def to_json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
+def series(rows: pyarrow.Table, name: str) -> polars.Series:
+    """Return a column as a series."""
+    return polars.Series(name, rows.column(name))
+
+
+def replace(rows: pyarrow.Table, name: str, values: polars.Series | pyarrow.Array) -> pyarrow.Table:
+    """Return the rows with other values in a column."""
+    field = rows.schema.field(name)
+    array = values.to_arrow() if isinstance(values, polars.Series) else values
+    return rows.set_column(rows.schema.get_field_index(name), field, array.cast(field.type))
+
+
 def parts(folder: Path) -> list[Path]:
     """Return a folder's part files, in the order that every stage keeps.
 
@@ -89,9 +102,14 @@ def read(path: Path, columns: list[str] | None = None) -> pyarrow.Table:
     """
     try:
         # One thread: the parts are what is worked on in parallel.
-        return parquet.read_table(path, columns=columns, use_threads=False, memory_map=False, partitioning=None)
+        return parquet.read_table(path, columns=columns, use_threads=False, partitioning=None)
     except (pyarrow.ArrowInvalid, OSError) as fault:
         raise DataError(f"{path} cannot be read ({fault}): delete it and run `forgeline data` again.") from None
+
+
+def count(path: Path) -> int:
+    """Return how many rows a part file holds."""
+    return int(parquet.read_metadata(path).num_rows)
 
 
 def write(path: Path, table: pyarrow.Table) -> None:

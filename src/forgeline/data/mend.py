@@ -1,0 +1,318 @@
+"""The first pass of cleaning, a part at a time: repair, mask, judge, and take the fingerprints of what stays."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+import orjson
+import polars
+import pyarrow
+import pyarrow.compute
+import xxhash
+from numpy.typing import NDArray
+
+from forgeline.config.schema import Clean
+from forgeline.data import kernels, rules, table
+from forgeline.data.pii import Masker
+from forgeline.data.repair import repair_texts
+from forgeline.data.review import Decision, decisions
+from forgeline.lineage import value_digest
+from forgeline.records import write_json
+
+REMOVED = pyarrow.schema(
+    [
+        *table.SCHEMA,
+        ("rule", pyarrow.string()),
+        ("detail", pyarrow.string()),
+        ("score", pyarrow.float64()),
+        ("duplicate_of", pyarrow.string()),
+    ]
+)
+KEYS = ("prompt", "reply", "exact", "name", "rank")
+
+
+class Mended(NamedTuple):
+    """A mended part: what stays, what the rules removed, and of what stays the fingerprints.
+
+    `keys` has a row for each name of `KEYS`, shape (5, n): hashes of the normalised prompt, the
+    normalised reply, the text as it stands and the id, and the rank among its duplicates, the lowest
+    first. `bands` has the MinHash of `texts`, shape (bands, n), or none if near-duplicates stay.
+    """
+
+    kept: pyarrow.Table
+    removed: pyarrow.Table
+    keys: NDArray[numpy.uint64]
+    bands: NDArray[numpy.uint64]
+    texts: kernels.Texts
+    counts: dict[str, dict[str, int]]
+
+
+class Files(NamedTuple):
+    """Where a mended part lies."""
+
+    kept: Path
+    removed: Path
+    keys: Path
+    bands: Path
+    offsets: Path
+    texts: Path
+    counts: Path
+
+    @classmethod
+    def at(cls, stem: Path) -> Files:
+        """Return the files of a stem."""
+        names = ("kept.parquet", "removed.parquet", "keys.npy", "bands.npy", "offsets.npy", "texts.bin", "counts.json")
+        return cls(*(stem.with_name(f"{stem.name}.{name}") for name in names))
+
+
+class Turns(NamedTuple):
+    """The turns of a batch of conversations: those of row i lie at offsets[i] to offsets[i + 1]."""
+
+    offsets: NDArray[numpy.int64]
+    roles: polars.Series
+    contents: polars.Series
+
+    @classmethod
+    def of(cls, messages: pyarrow.ChunkedArray) -> Turns:
+        """Return the turns of a column of messages without nulls."""
+        array = messages.combine_chunks()
+        offsets = array.offsets.to_numpy().astype(numpy.int64)
+        flat = array.flatten()
+        roles, contents = (polars.Series(name, flat.field(name)) for name in ("role", "content"))
+        return cls(offsets - offsets[0], roles.cast(polars.String), contents.cast(polars.String))
+
+    @property
+    def last(self) -> NDArray[numpy.int64]:
+        """Where the completions stand."""
+        return self.offsets[1:] - 1
+
+    def column(self) -> pyarrow.Array:
+        """Return the turns as a column of messages."""
+        fields = [series.to_arrow().cast(pyarrow.string()) for series in (self.roles, self.contents)]
+        flat = pyarrow.StructArray.from_arrays(fields, names=["role", "content"])
+        return pyarrow.ListArray.from_arrays(pyarrow.array(self.offsets, pyarrow.int32()), flat).cast(table.TURNS)
+
+    def joined(self, turns: polars.Series, keep: polars.Series | None = None) -> polars.Series:
+        """Return one text a row: its turns, or those to keep, on lines of their own."""
+        if keep is not None:
+            turns = polars.select(polars.when(keep).then(turns)).to_series()
+        lists = pyarrow.LargeListArray.from_arrays(
+            pyarrow.array(self.offsets), turns.to_arrow().cast(pyarrow.large_string())
+        )
+        return polars.Series(lists).list.join("\n", ignore_nulls=True)
+
+    def is_last(self) -> polars.Series:
+        """Return for each turn whether it is a completion."""
+        mask = numpy.zeros(len(self.contents), dtype=bool)
+        mask[self.last] = True
+        return polars.Series(mask)
+
+
+def settings_digest(config: Clean, root: Path) -> str:
+    """Return what, beside a part's rows, its mended files depend on; the code is not among it."""
+    key = os.environ.get(config.pii.key) if config.pii.replace == "pseudonym" else None
+    decided = {name: decision.model_dump() for name, decision in decisions(root).items()}
+    recognisers = (root / config.pii.recognisers).read_text(encoding="utf-8") if config.pii.recognisers else None
+    return value_digest([config.model_dump(mode="json", exclude={"max_references"}), decided, recognisers, key])
+
+
+def mend_part(task: tuple[Path, Path], config: Clean, root: Path) -> None:
+    """Mend a raw part, given with the stem of its mended files, which are written last to first needed."""
+    part, stem = task
+    files = Files.at(stem)
+    if files.counts.exists():
+        return
+    mended = mend(table.read(part), config, Masker(config.pii, root), decisions(root))
+    table.write(files.kept, mended.kept)
+    table.write(files.removed, mended.removed)
+    arrays = ((files.keys, mended.keys), (files.bands, mended.bands), (files.offsets, mended.texts.offsets))
+    for path, array in arrays:
+        numpy.save(path, array, allow_pickle=False)
+    mended.texts.data.tofile(files.texts)
+    write_json(files.counts, mended.counts)  # the last file says that all are there
+
+
+def counts_of(stem: Path) -> dict[str, dict[str, int]]:
+    """Return what was counted while a part was mended."""
+    counts: dict[str, dict[str, int]] = json.loads(Files.at(stem).counts.read_text(encoding="utf-8"))
+    return counts
+
+
+def mend(rows: pyarrow.Table, config: Clean, masker: Masker, decided: dict[str, Decision]) -> Mended:
+    """Return the rows of a part mended and judged. What is removed holds masked text, like what is kept."""
+    masked: Counter[str] = Counter()
+
+    def mask(texts: polars.Series) -> polars.Series:
+        texts, found = masker.mask(texts)
+        masked.update(found)
+        return texts
+
+    whole = pyarrow.compute.is_null(rows.column("fault"))
+    faulty, rows = rows.filter(pyarrow.compute.invert(whole)), rows.filter(whole)
+    faulty = table.replace(faulty, "raw", mask(table.series(faulty, "raw").fill_null("")))
+    malformed = polars.DataFrame({"rule": ["malformed"] * len(faulty), "detail": table.series(faulty, "fault")})
+    rows = _anonymous(_mend_texts(rows, config, mask, decided), masker)
+    judged, dry = _judge(rows, config, decided)
+    stays = judged["rule"].is_null()
+    kept = rows.filter(stays.to_arrow())
+    judged = judged.filter(~stays)
+    removed = [with_verdict(faulty, malformed), with_verdict(rows.filter((~stays).to_arrow()), judged)]
+    counts = {"rules": _counted(judged["rule"]) | _counted(malformed["rule"]), "dry": dry, "masked": dict(masked)}
+    return Mended(kept, pyarrow.concat_tables(removed), *_fingerprints(kept, config), counts)
+
+
+def _mend_texts(
+    rows: pyarrow.Table, config: Clean, mask: Callable[[polars.Series], polars.Series], decided: dict[str, Decision]
+) -> pyarrow.Table:
+    """Return the rows with every text that a model could see edited, repaired and masked."""
+    turns = Turns.of(rows.column("messages"))
+    edits = {name: decision.completion for name, decision in decided.items() if decision.verdict == "edit"}
+    if places := [place for place, name in enumerate(rows.column("id").to_pylist()) if name in edits] if edits else []:
+        names = rows.column("id").take(places).to_pylist()
+        turns = turns._replace(contents=turns.contents.scatter(turns.last[places], [edits[name] for name in names]))
+    references = rows.column("references").combine_chunks()
+    listed = polars.Series(references.flatten(), dtype=polars.String)
+    rejected = table.series(rows, "rejected")
+    given = rejected.is_not_null()
+    texts = polars.concat([turns.contents, listed, rejected.filter(given)])
+    # System turns and copies are repaired once; counts of what is masked are of all.
+    codes = texts.to_arrow().dictionary_encode()
+    repaired = repair_texts(polars.Series(codes.dictionary), config.repair)
+    texts = mask(repaired.gather(codes.indices.to_numpy()))
+    first, second = len(turns.contents), len(turns.contents) + len(listed)
+    rejected = rejected.scatter(given.arg_true(), texts[second:])
+    offsets = pyarrow.array(references.offsets.to_numpy() - (references.offsets[0].as_py()), pyarrow.int32())
+    lists = pyarrow.ListArray.from_arrays(offsets, texts[first:second].to_arrow().cast(pyarrow.string()))
+    rows = table.replace(rows, "messages", turns._replace(contents=texts[:first]).column())
+    return table.replace(table.replace(rows, "references", lists), "rejected", rejected)
+
+
+def _anonymous(rows: pyarrow.Table, masker: Masker) -> pyarrow.Table:
+    """Return the rows without personal data in what names them: a digest stands for such a name."""
+    for name in ("id", "key", "subject"):
+        values = table.series(rows, name)
+        known = values.is_not_null()
+        shown = values.filter(known)
+        personal = masker.mask(shown)[0] != shown
+        if personal.any():
+            places = known.arg_true().filter(personal)
+            digests = [value_digest(value)[:16] for value in values.gather(places)]
+            rows = table.replace(rows, name, values.scatter(places, digests))
+    origins = table.series(rows, "origin")
+    carrying = origins.str.contains('"fields":', literal=True).arg_true()
+    if len(carrying):  # they stay in the raw row: nobody has masked them
+        bare = [{k: v for k, v in orjson.loads(one).items() if k != "fields"} for one in origins.gather(carrying)]
+        rows = table.replace(rows, "origin", origins.scatter(carrying, [table.to_json(one) for one in bare]))
+    return table.replace(rows, "groups", masker.mask(table.series(rows, "groups"))[0])
+
+
+def _judge(rows: pyarrow.Table, config: Clean, decided: dict[str, Decision]) -> tuple[polars.DataFrame, dict[str, int]]:
+    """Return rule, detail and score of each row, null where it stays, and what dry rules would remove."""
+    turns = Turns.of(rows.column("messages"))
+    completion = turns.contents.gather(turns.last)
+    prompt, conversation = turns.joined(turns.contents, ~turns.is_last()), turns.joined(turns.contents)
+    rule, detail, score, dry = rules.failing(config.rules, completion, prompt, conversation)
+    judged = polars.DataFrame({"id": table.series(rows, "id"), "rule": rule, "detail": detail, "score": score})
+    for verdict, name in (("keep", None), ("drop", "reviewer")):
+        ruled = {one.id: f"by {one.who}, {one.when}" for one in decided.values() if one.verdict == verdict}
+        here = polars.col("id").is_in(list(ruled))
+        said = polars.col("id").replace_strict(ruled, default=None, return_dtype=polars.String) if name else None
+        judged = (
+            judged.with_columns(
+                rule=polars.when(here).then(polars.lit(name, polars.String)).otherwise("rule"),
+                detail=polars.when(here).then(said).otherwise("detail"),
+                score=polars.when(here).then(None).otherwise("score"),
+            )
+            if ruled
+            else judged
+        )
+    empty = completion.str.len_bytes() == 0
+    return judged.with_columns(
+        rule=polars.when(empty).then(polars.lit("empty")).otherwise("rule"),
+        detail=polars.when(empty).then(polars.lit("the completion is empty")).otherwise("detail"),
+    ), dry
+
+
+def _fingerprints(
+    rows: pyarrow.Table, config: Clean
+) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64], kernels.Texts]:
+    """Return the keys, the bands and the compared texts of `Mended`."""
+    turns = Turns.of(rows.column("messages"))
+    normal = kernels.normalise_texts(turns.contents)
+    reply = normal.gather(turns.last)
+    prompt = turns.joined(turns.roles + ": " + normal, ~turns.is_last())
+    prompt = prompt.zip_with(prompt != "", reply)  # plain text has no prompt but itself
+    # Other preferences or labels make another example of the same reply.
+    judged = (
+        kernels.normalise_texts(table.series(rows, "rejected").fill_null(""))
+        + "\0"
+        + table.series(rows, "label").cast(polars.String).fill_null("")
+    )
+    exact = (
+        turns.joined(turns.roles + ": " + turns.contents) + "\0" + table.series(rows, "rejected").fill_null("") + judged
+    )
+    names, references = table.series(rows, "id"), table.series(rows, "references").list.len().to_numpy()
+    identity = _hashes(names + "\0" + exact + "\0" + table.series(rows, "origin"))
+    keys = numpy.stack(
+        [
+            _hashes(prompt),
+            _hashes(reply + "\0" + judged),
+            _hashes(exact),
+            _hashes(names),
+            _ranks(references, turns.contents.gather(turns.last), identity),
+        ]
+    )
+    if config.near_duplicates is None:
+        none = kernels.Texts(numpy.zeros(0, numpy.uint8), numpy.zeros(len(rows) + 1, numpy.int64))
+        return keys, numpy.zeros((0, len(rows)), numpy.uint64), none
+    texts = kernels.Texts.of(turns.joined(normal, turns.roles != "system"))
+    near = config.near_duplicates
+    return keys, kernels.minhash(texts, near.shingle, near.bands, near.rows), texts
+
+
+def _ranks(references: NDArray[Any], reply: polars.Series, identity: NDArray[numpy.uint64]) -> NDArray[numpy.uint64]:
+    """Return numbers that put the best copy first: most references, not shouted, the longest, then by digest."""
+    ranks: NDArray[numpy.uint64] = (15 - numpy.minimum(references, 15)).astype(numpy.uint64) << numpy.uint64(60)
+    shouted = 2 * reply.str.count_matches("[A-Z]").to_numpy() > reply.str.count_matches("[A-Za-z]").to_numpy()
+    ranks |= shouted.astype(numpy.uint64) << numpy.uint64(59)
+    longest = (1 << 23) - 1
+    ranks |= (longest - numpy.minimum(reply.str.len_chars().to_numpy(), longest)).astype(numpy.uint64) << numpy.uint64(
+        36
+    )
+    ranks |= identity >> numpy.uint64(28)
+    return ranks
+
+
+def _hashes(texts: polars.Series) -> NDArray[numpy.uint64]:
+    return numpy.fromiter(map(xxhash.xxh3_64_intdigest, texts.cast(polars.Binary)), numpy.uint64, len(texts))
+
+
+def with_verdict(rows: pyarrow.Table, judged: polars.DataFrame) -> pyarrow.Table:
+    """Return rows as quarantine keeps them, with the columns of `REMOVED` that a frame gives."""
+    for field in list(REMOVED)[len(table.SCHEMA) :]:
+        given = (
+            judged[field.name].to_arrow().cast(field.type)
+            if field.name in judged.columns
+            else pyarrow.nulls(len(rows), field.type)
+        )
+        rows = rows.append_column(field, given)
+    return rows.cast(REMOVED)
+
+
+def flat_texts(rows: pyarrow.Table, name: str) -> polars.Series:
+    """Return all texts of the column `messages`, `references` or `rejected`."""
+    column = rows.column(name)
+    if name == "messages":
+        return Turns.of(column).contents
+    flat = column.combine_chunks().flatten() if name == "references" else column.drop_null()
+    return polars.Series(flat, dtype=polars.String)
+
+
+def _counted(names: polars.Series) -> dict[str, int]:
+    return dict(Counter(names.to_list()))
