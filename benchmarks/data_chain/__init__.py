@@ -1,0 +1,1 @@
+"""The data line beside datatrove and data-juicer: the same operations on the same corpus with planted truth."""
