@@ -14,7 +14,7 @@ from steps import training as steps
 def training(config: Config) -> None:
     """Take the data to a champion, or to the reasons why not."""
     project, train, evaluate = config.project, config.train, config.evaluate
-    data = data_steps.prepare_data(data=config.data)
+    data = data_steps.prepare_data()
     base = steps.evaluate_base(data=data, train=train, evaluate=evaluate, project=project)
     tuned = steps.tune(data=data, train=train, project=project)
     candidate = steps.evaluate_candidate(data=data, tuned=tuned, train=train, evaluate=evaluate, project=project)

@@ -7,13 +7,12 @@ from typing import Annotated
 
 from zenml import step
 
-from forgeline.config.schema import Data
 from forgeline.data.versions import DataVersion, prepare
 
 
 @step(enable_cache=False)
-def prepare_data(data: Data) -> Annotated[DataVersion, "data_version"]:
+def prepare_data() -> Annotated[DataVersion, "data_version"]:
     """Bring the dataset version up to date."""
-    version = prepare(Path.cwd(), data)
+    version = prepare(Path.cwd())
     print(f"data {version.digest[:12]}: " + ", ".join(f"{name} {count}" for name, count in version.counts.items()))
     return version

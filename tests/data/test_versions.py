@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from forgeline.config import load
 from forgeline.data import versions
 from forgeline.data.__main__ import main
 from forgeline.errors import DataError
@@ -27,7 +26,7 @@ def set_key(root: Path, section: str, **values: object) -> None:
 def ran(root: Path, capfd: pytest.CaptureFixture[str]) -> list[str]:
     """Prepare, and return the stages that ran: each says one line on stderr."""
     capfd.readouterr()
-    versions.prepare(root, load(root).data)
+    versions.prepare(root)
     lines = capfd.readouterr().err.splitlines()
     return [
         stage for stage in ("fetch", "clean", "assess", "split") if any(line.startswith(f"{stage}:") for line in lines)
@@ -36,29 +35,29 @@ def ran(root: Path, capfd: pytest.CaptureFixture[str]) -> list[str]:
 
 def test_only_what_changed_runs_again(versioned: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match=r"stages assess, clean, fetch, split\).*forgeline data"):
-        versions.current(versioned, load(versioned).data)
+        versions.current(versioned)
     assert ran(versioned, capfd) == ["fetch", "clean", "assess", "split"]
-    before = versions.current(versioned, load(versioned).data)
+    before = versions.current(versioned)
     assert before.counts["raw"] == 60 and before.data_card and set(before.hashes) == {"train", "validation", "test"}
-    assert ran(versioned, capfd) == [] and versions.changed(versioned) == []
+    assert ran(versioned, capfd) == [] and not versions.changed(versioned)
 
     set_key(versioned, "split", seed=99)
-    assert versions.changed(versioned) == ["split"]
+    assert list(versions.changed(versioned)) == ["split"]
     with pytest.raises(DataError, match="stages split"):
-        versions.current(versioned, load(versioned).data)
+        versions.current(versioned)
     assert ran(versioned, capfd) == ["split"]
-    after = versions.current(versioned, load(versioned).data)
+    after = versions.current(versioned)
     assert after.digest != before.digest and after.hashes != before.hashes
 
     set_key(versioned, "split", seed=17)
-    versions.prepare(versioned, load(versioned).data)
-    assert versions.current(versioned, load(versioned).data) == before
+    versions.prepare(versioned)
+    assert versions.current(versioned) == before
 
 
 def test_a_failed_stage_says_its_own_sentence(versioned: Path, write_rows: Any) -> None:
     write_rows(versioned, ["not json"])
     with pytest.raises(DataError, match=r"The data line stopped: data/source/rows\.jsonl is not a JSON-lines file"):
-        versions.prepare(versioned, load(versioned).data)
+        versions.prepare(versioned)
 
 
 def test_a_folder_without_dvc_is_said_to_be(project: Path) -> None:
@@ -79,7 +78,7 @@ def test_a_killed_run_is_completed_by_the_next(versioned: Path) -> None:
     run.stdout.close()
     done = subprocess.run(command, cwd=versioned, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert versions.current(versioned, load(versioned).data).counts["raw"] == 60
+    assert versions.current(versioned).counts["raw"] == 60
 
 
 def test_a_stage_on_its_own_says_one_sentence_and_fails(project: Path) -> None:

@@ -22,7 +22,7 @@ def from_version(config: Config, reference: str | None) -> dict[str, Any]:
     decisions = [e for e in promotion.ledger(config).entries() if str(e.facts.get("version")) == str(version.number)]
     served = live if live and live.version == str(version.number) else None
     trained = trained_records(config, version)
-    here = current(config.root, config.data).digest == version.lineage.data_digest
+    here = current(config.root).digest == version.lineage.data_digest
     walked: dict[str, Any] = {
         "version": version.number,
         "aliases": ", ".join(version.aliases) or "none",

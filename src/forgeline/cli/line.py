@@ -90,13 +90,13 @@ def _unchanged(config: Config, *, deploy: bool) -> dict[str, Any] | None:
     from forgeline.registry.fingerprint import fingerprint
 
     told = summary.last(config)
-    same = told is not None and told["fingerprint"] == fingerprint(config, prepare(config.root, config.data))
+    same = told is not None and told["fingerprint"] == fingerprint(config, prepare(config.root))
     if told and same and (not deploy or "endpoint" in told):
         return {**told, "action": "unchanged", "reason": REASON}
     from forgeline.registry import versions
 
     known = versions.last_fingerprint(config.project)
-    if known is None or known != fingerprint(config, data := prepare(config.root, config.data)):
+    if known is None or known != fingerprint(config, data := prepare(config.root)):
         return None
     champion = versions.champion(config.project)
     if deploy and champion:
@@ -140,7 +140,7 @@ def _score(config: Config, name: str) -> Any:
     from forgeline.models import load_adapted, load_base
     from forgeline.registry import versions
 
-    test = config.root / current(config.root, config.data).paths["test"]
+    test = config.root / current(config.root).paths["test"]
     if name == "base":
         language_model = load_base(config.train, config.root)
     else:

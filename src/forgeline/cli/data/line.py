@@ -19,7 +19,7 @@ def data(context: typer.Context, as_json: Json = False) -> None:
     config = load()
     environment.enter(config.root)
     with reserved(as_json):
-        version = prepare(config.root, config.data)
+        version = prepare(config.root)
     if as_json:
         emit(version.model_dump(mode="json"))
     else:
