@@ -49,6 +49,7 @@ def evaluate_base(
     if path.exists():  # new training rows leave the base model's score as it is
         return str(path)
     with tracking.run(project, "base", key, {"forgeline.kind": "base", "forgeline.data": data.digest}) as run:
+        run.reads(data, "test")
         report = score(load_base(train, Path.cwd()), "base", Path(data.paths["test"]), evaluate, project.seed)
         run.evaluation(report, evaluate.sample_rows)
     report.save(path)
@@ -63,6 +64,8 @@ def tune(data: DataVersion, train: Train, project: Project) -> Annotated[Tuned, 
     folder = TUNING / key[:16]
     tags = {"forgeline.kind": "candidate", "forgeline.data": data.digest}
     with tracking.run(project, f"candidate-{key[:8]}", key, tags) as run:
+        run.reads(data, "train")
+        run.reads(data, "validation")
         run.params({"train": train.model_dump(mode="json"), "seed": project.seed})
         adapter = tune_adapter(
             train,
@@ -90,6 +93,7 @@ def evaluate_candidate(
     """Score the tuned model on the same prompts; return its report's path."""
     path = EVALUATIONS / f"candidate-{tuned.key[:16]}-{evaluate.digest()[:8]}.json"
     with tracking.run(project, "candidate", tuned.key, {}) as run:
+        run.reads(data, "test")
         language_model = load_adapted(train, Path(tuned.adapter.path), Path.cwd())
         report = score(language_model, "candidate", Path(data.paths["test"]), evaluate, project.seed)
         run.evaluation(report, evaluate.sample_rows)

@@ -12,7 +12,9 @@ import mlflow
 from mlflow import MlflowClient
 
 from forgeline.config.schema import Project
+from forgeline.data.versions import DataVersion
 from forgeline.evaluation.report import Report
+from forgeline.registry.datasets import CONTEXTS, SplitDataset
 
 SYSTEM_METRICS_SECONDS = 5
 
@@ -39,7 +41,7 @@ def run(project: Project, name: str, key: str, tags: Mapping[str, str]) -> Itera
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
     with mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True) as active:
         mlflow.set_tags({**tags, "forgeline.key": key})
-        yield Run(client, active.info.run_id)
+        yield Run(client, active.info.run_id, project)
 
 
 def find(client: MlflowClient, project: Project, key: str) -> str | None:
@@ -54,8 +56,8 @@ def find(client: MlflowClient, project: Project, key: str) -> str | None:
 class Run:
     """One MLflow run to log to."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.client, self.run_id = client, run_id
+    def __init__(self, client: MlflowClient, run_id: str, project: Project) -> None:
+        self.client, self.run_id, self.project = client, run_id, project
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log nested settings under dotted names."""
@@ -64,6 +66,11 @@ class Run:
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers, at a step if they form a curve."""
         mlflow.log_metrics(dict(values), step=step)
+
+    def reads(self, data: DataVersion, split: str) -> None:
+        """Note a split of a dataset version as what the run reads."""
+        dataset = SplitDataset(self.project.name, data, split)
+        mlflow.log_input(dataset, context=CONTEXTS[split])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file or folder into the run's artifacts."""
