@@ -39,7 +39,7 @@ def project(tmp_path: Path, write_rows: Write, pairs: list[dict[str, str]]) -> P
     root = tmp_path / "project"
     shutil.copytree(REPOSITORY / "configs", root / "configs")
     data = yaml.safe_load((root / "configs/data.yaml").read_text())
-    data["fetch"] = {"adapter": "records", "sources": ["data/source/*.jsonl"]}
+    data["fetch"] = {"sources": {"rows": {"uri": "data/source/*.jsonl"}}}
     data["split"] |= {"validation": 0.2, "test": 0.2}
     (root / "configs/data.yaml").write_text(yaml.safe_dump(data))
     write_rows(root, pairs)

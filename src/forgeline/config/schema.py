@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,19 +75,25 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "text"]
 Shape = Literal["messages", "prompt_completion", "instruction", "sharegpt", "preference", "feedback", "text"]
 
+Column = Literal[
+    "messages", "prompt", "completion", "label", "chosen", "rejected", "conversations", "instruction", "input",
+    "output", "text", "system", "id", "references", "weight", "key", "subject", "groups", "time",
+]  # fmt: skip
+
 
 class Source(Section):
     """One source of rows. Format and shape are detected unless they are given.
 
-    `columns` maps a record's field to the source's name for it. `weight` is the source's share of the
-    training split relative to the other sources; without weights, every row is used.
+    `uri` is a path, glob or folder, or an address; with `query`, a database's. `${NAME}` in it stands for an
+    environment variable. `columns` maps a record's field to the source's name for it. `weight` is the
+    source's share of the training split relative to the other sources; without weights, every row is used.
     """
 
-    uri: list[str]
+    uri: Annotated[list[str], Field(min_length=1)]
     adapter: Literal["records", "multiwoz_templates"] = "records"
     format: Format | None = None
     shape: Shape | None = None
-    columns: dict[str, str] = {}
+    columns: dict[Column, str] = {}
     query: str | None = None
     weight: Annotated[float, Field(gt=0)] | None = None
     license: str | None = None
@@ -103,6 +110,13 @@ class Fetch(Section):
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
     system: str | None = None
     seed: int = 17
+
+    @model_validator(mode="after")
+    def _weighs_all_or_none(self) -> Fetch:
+        bare = [name for name, source in self.sources.items() if source.weight is None]
+        if bare and len(bare) < len(self.sources):
+            raise ValueError(f"a source's weight is relative to the others': {', '.join(bare)} needs one too")
+        return self
 
 
 Repair = Literal["encoding", "html", "spaces", "tokenisation"]
@@ -224,9 +238,7 @@ class Assess(Section):
             if unknown := {group for row in rows for group in row} - groups.keys():
                 raise ValueError(f"counterparts of {category} name unknown groups: {', '.join(sorted(unknown))}")
             if repeated := {word for word in words if words.count(word) > 1}:
-                raise ValueError(
-                    f"a word has one row of counterparts; {category} repeats {', '.join(sorted(repeated))}"
-                )
+                raise ValueError(f"counterparts of {category} have a word twice: {', '.join(sorted(repeated))}")
         return self
 
 
@@ -257,11 +269,39 @@ class Mitigate(Section):
 
 
 class Split(Section):
-    """How keys are dealt to the splits; a key's split depends on nothing but the key and the seed."""
+    """How rows are dealt to the splits, and what the training split must not repeat.
 
+    Rows that share a key or a prompt are dealt together: by the hash of their keys and the seed (`hash`);
+    so that each value of the records' group `by` has its share (`stratified`); or by the records' time
+    (`temporal`: validation begins at `validation_from`, test at `test_from`). `benchmarks` names files
+    below data/benchmarks/; with `decontaminate`, training rows that repeat one, or nearly, are left out.
+    """
+
+    strategy: Literal["hash", "stratified", "temporal"] = "hash"
     validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     seed: int = 17
+    by: str | None = None
+    validation_from: datetime | None = None
+    test_from: datetime | None = None
+    benchmarks: dict[Name, str] = {}
+    decontaminate: bool = True
+    near_duplicates: NearDuplicates = NearDuplicates()
+
+    @model_validator(mode="after")
+    def _has_what_the_strategy_needs(self) -> Split:
+        for strategy, keys in (("stratified", ("by",)), ("temporal", ("validation_from", "test_from"))):
+            for key in keys:
+                if (self.strategy == strategy) != (getattr(self, key) is not None):
+                    raise ValueError(f"the strategy {strategy} and the key {key} go together")
+        if self.validation_from and self.test_from and _moment(self.validation_from) >= _moment(self.test_from):
+            raise ValueError("validation_from must be before test_from")
+        return self
+
+
+def _moment(time: datetime) -> datetime:
+    """Return a time with a zone: UTC if it names none."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 class Data(Section):

@@ -49,7 +49,8 @@ def from_rows(rows: Iterable[dict[str, Any]]) -> pyarrow.Table:
     rows = list(rows)
     columns = []
     for field in SCHEMA:
-        values = [row.get(field.name, DEFAULTS.get(field.name)) for row in rows]
+        name, default = field.name, DEFAULTS.get(field.name)
+        values = [row.get(name, default) for row in rows]
         if field.name in JSON_FIELDS:
             values = [to_json(value) for value in values]
         columns.append(pyarrow.array(values, field.type))

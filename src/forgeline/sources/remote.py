@@ -15,6 +15,18 @@ from forgeline.lineage import file_digest, value_digest
 from forgeline.sources.cache import cache_root, disk_full, disk_space_reported, locked
 
 CHUNK = 1 << 20
+SILENCE = 20.0  # seconds without an answer, after which a remote counts as gone
+# What the storage clients call it; theirs are a minute and more, times several tries.
+PATIENCE: dict[str, dict[str, Any]] = {
+    "s3": {
+        "config_kwargs": {
+            "connect_timeout": SILENCE / 2,
+            "read_timeout": SILENCE,
+            "retries": {"total_max_attempts": 1},  # the client around it tries again
+        }
+    }
+}
+
 
 # From an offset: where the bytes really start, the whole size if known, the chunks, what to close.
 Attempt = Callable[[int], tuple[int, int | None, Iterator[bytes], Any]]
@@ -34,8 +46,8 @@ def resolve_http(reference: str) -> Path:
     return download(url, pin, Path(urlsplit(url).path).name or "download")
 
 
-def resolve_remote(reference: str) -> list[Path]:
-    """Return the cached files of an fsspec URL or glob.
+def resolve_remote(reference: str) -> list[tuple[str, Path]]:
+    """Return the cached files of an fsspec URL or glob, each with the URL of its object.
 
     A pinned file is asked for once. One without a pin is asked each time whether it changed, so
     that what is used is what is there.
@@ -46,7 +58,7 @@ def resolve_remote(reference: str) -> list[Path]:
     url, pin = split_pin(reference)
     name = PurePosixPath(urlsplit(url).path or url).name
     if pin and (kept := _address(pin, name)).exists():
-        return [kept]
+        return [(url, kept)]
     with _faults_of(url):
         filesystem, path = _open_filesystem(url)
         paths = sorted(map(str, filesystem.glob(path))) if "*" in path else [path]
@@ -54,7 +66,7 @@ def resolve_remote(reference: str) -> list[Path]:
             raise SourceError(f"{url} names no object: check the spelling and your right to read it.")
         if pin and len(paths) > 1:
             raise SourceError(f"{url} names {len(paths)} objects; a sha256 can pin only one.")
-        return [_fetch_object(filesystem, one, url, pin) for one in paths]
+        return [(str(filesystem.unstrip_protocol(one)), _fetch_object(filesystem, one, url, pin)) for one in paths]
 
 
 def split_pin(reference: str) -> tuple[str, str | None]:
@@ -81,7 +93,7 @@ def download(url: str, pin: str, name: str, client: Any = None) -> Path:
     target = _address(pin, name)
     if target.exists():
         return target
-    client = client or PyPIClient(timeout=30.0)
+    client = client or PyPIClient(timeout=SILENCE)
 
     def attempt(offset: int) -> tuple[int, int | None, Iterator[bytes], Any]:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
@@ -183,9 +195,12 @@ def _open_filesystem(url: str) -> tuple[Any, str]:
 
     protocol = url.partition("://")[0]
     if protocol not in known_implementations:
-        raise SourceError(f"{url}: no known protocol {protocol}:// (known: file, hf, pypi, https, s3, gs, az, …).")
+        raise SourceError(
+            f"{url}: no known protocol {protocol}:// (known: file, hf, pypi, https, s3, gs, az, …; a database's "
+            "address needs a `query` beside it)."
+        )
     try:
-        filesystem, path = url_to_fs(url)
+        filesystem, path = url_to_fs(url, **PATIENCE.get(protocol, {}))
     except ImportError as fault:
         hint = known_implementations[protocol].get("err") or str(fault)
         package = known_implementations[protocol]["class"].partition(".")[0]

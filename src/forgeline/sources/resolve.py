@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from forgeline.errors import SourceError
+from forgeline.sources.environment import VARIABLE, expand, redact
 from forgeline.sources.hub import resolve_hub
 from forgeline.sources.local import resolve_local
 from forgeline.sources.package import resolve_package
@@ -22,20 +23,40 @@ def resolve(reference: str, root: Path) -> list[Path]:
     | `https://…#sha256=…` | a pinned file |
     | `s3://…`, `gs://…`, any fsspec URL `[#sha256=…]` | an object, or a glob of objects |
 
+    `${NAME}` stands for an environment variable, which no message spells out.
+
     Raises:
         SourceError: saying what is missing, what was found instead, and what to do.
     """
-    if reference.startswith("file:"):
-        return resolve_local(reference.removeprefix("file:").removeprefix("//"), root)
+    return [path for _, path in locate(reference, root)]
+
+
+def locate(reference: str, root: Path) -> list[tuple[str, Path]]:
+    """Return what `resolve` does, each path under a name that is the same on every machine.
+
+    Raises:
+        SourceError: as `resolve` does.
+    """
+    if not VARIABLE.search(reference):
+        return _locate(reference, root)
+    try:
+        return [(redact(name, reference), path) for name, path in _locate(expand(reference), root)]
+    except SourceError as fault:
+        raise SourceError(redact(str(fault), reference)) from None
+
+
+def _locate(reference: str, root: Path) -> list[tuple[str, Path]]:
     scheme, separator, location = reference.partition("://")
-    if not separator:
-        return resolve_local(reference, root)
+    if reference.startswith("file:") or not separator:
+        paths = resolve_local(reference.removeprefix("file:").removeprefix("//"), root)
+        return [(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path), path) for path in paths]
     if not location:
         raise SourceError(f"{reference} names nothing: write what to fetch after {scheme}://.")
+    address = reference.partition("#")[0]
     if scheme == "hf":
-        return [resolve_hub(reference)]
+        return [(address, resolve_hub(reference))]
     if scheme == "pypi":
-        return [resolve_package(reference)]
+        return [(address, resolve_package(reference))]
     if scheme in {"http", "https"}:
-        return [resolve_http(reference)]
+        return [(address, resolve_http(reference))]
     return resolve_remote(reference)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from forgeline.cli.data import clean, ingest, line, people, personal, split, versions
+from forgeline.cli.data import clean, erasure, ingest, line, people, personal, split, subjects, versions
 
 app = typer.Typer(
     help="Bring the dataset version up to date: fetch, clean, assess, split; only what changed runs.",
@@ -14,9 +14,9 @@ app = typer.Typer(
 )
 app.callback(invoke_without_command=True)(line.data)
 VERBS: tuple[Callable[..., None], ...] = (
-    *(ingest.preview, clean.clean),
+    *(ingest.preview, clean.dry_run),
     *(versions.log, versions.diff, versions.rollback, versions.plots),
-    *(personal.pii, personal.forget, personal.find_subject),
+    *(personal.pii, erasure.forget, personal.find_subject),
     *(people.export, people.import_),
     split.freeze,
 )

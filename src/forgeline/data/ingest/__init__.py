@@ -1,0 +1,1 @@
+"""From files in many formats and shapes to rows in the form of records."""
