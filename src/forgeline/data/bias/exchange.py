@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from forgeline.config.schema import Assess
-from forgeline.data.bias.gender import EnglishGender, like
+from forgeline.data.bias.gender import EnglishGender, Exchanged, like
 
 
 class Exchange:
@@ -20,6 +20,7 @@ class Exchange:
         counterparts = config.counterparts[category]
         if counterparts == "english_gender":
             self.gender: EnglishGender | None = EnglishGender(config.names)
+            words = [*self.gender.words, *self.gender.names]
         else:
             self.gender = None
             self.pairs = {
@@ -30,19 +31,25 @@ class Exchange:
                 for other in self.groups
                 if one != other
             }
+            words = [word.lower() for row in counterparts for word in row.values()]
+        self.pattern = any_of(words)  # matches every lower-case text that may change
 
     def others(self, group: str) -> Sequence[str]:
         """Return the groups that a group is exchanged with."""
         return [other for other in self.groups if other != group]
 
-    def __call__(self, text: str, one: str, other: str) -> str:
+    def __call__(self, text: str, one: str, other: str) -> Exchanged:
         """Return a text with two groups exchanged; capitals stay as they are."""
         if self.gender:
             return self.gender.exchange(text)
-        words = self.pairs[one, other]
-        if not words:
-            return text
-        return re.sub(any_of(words), lambda match: like(match[0], words[match[0].lower()]), text, flags=re.IGNORECASE)
+        counterparts, words = self.pairs[one, other], []
+
+        def exchanged(match: re.Match[str]) -> str:
+            words.append((match[0].lower(), counterparts[match[0].lower()]))
+            return like(match[0], words[-1][1])
+
+        pattern = any_of(counterparts)
+        return Exchanged(re.sub(pattern, exchanged, text, flags=re.IGNORECASE) if counterparts else text, words)
 
 
 def any_of(words: Sequence[str] | dict[str, str]) -> str:

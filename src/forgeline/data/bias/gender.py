@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*")
 
@@ -92,6 +93,13 @@ BACK_OF = _words("hurts hurt is was aches ached pain garden door yard pocket sea
 TIMES = _words("week month year night summer winter spring autumn monday tuesday wednesday thursday friday weekend")
 
 
+class Exchanged(NamedTuple):
+    """A text with groups exchanged, and the words that were: what stood there, and what stands there now."""
+
+    text: str
+    words: list[tuple[str, str]]
+
+
 class EnglishGender:
     """The exchange of the groups female and male, and of paired names: female first, capitalised in texts."""
 
@@ -103,7 +111,7 @@ class EnglishGender:
         self.words["miss"] = "mr"
         self.names = {one.lower(): other for female, male in names for one, other in ((female, male), (male, female))}
 
-    def exchange(self, text: str) -> str:
+    def exchange(self, text: str) -> Exchanged:
         """Return a text about women as the same text about men, and the other way round.
 
         Capitals stay as they are. What looks like a proper name (`Queen Street`, `Father Brown`) stays, and
@@ -111,12 +119,15 @@ class EnglishGender:
         """
         spoken = list(WORD.finditer(text))
         pieces: list[str] = []
+        words: list[tuple[str, str]] = []
         end = 0
         for place, match in enumerate(spoken):
             new = self._counterpart(text, spoken, place)
-            pieces += [text[end : match.start()], match[0] if new is None else like(match[0], new)]
-            end = match.end()
-        return "".join([*pieces, text[end:]])
+            if new is not None:
+                words.append((match[0].lower(), new.lower()))
+                pieces += [text[end : match.start()], like(match[0], new)]
+                end = match.end()
+        return Exchanged("".join([*pieces, text[end:]]), words)
 
     def _counterpart(self, text: str, spoken: list[re.Match[str]], place: int) -> str | None:
         """Return what stands for a word, or None if it stays."""
