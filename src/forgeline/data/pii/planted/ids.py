@@ -219,8 +219,8 @@ def _gb(chance: random.Random) -> str:
 
 def _ca(chance: random.Random) -> str:
     inner = "ABCEGHJKLMNPRSTVWXYZ"
-    first, second = (fill(chance.choice(s) + "#", chance) for s in ("ABCEGHJKLMNPRSTVXY", inner))
-    return f"{first}{chance.choice(inner)}{chance.choice([' ', ''])}{second[1]}{second[0]}{fill('#', chance)}"
+    outward = chance.choice("ABCEGHJKLMNPRSTVXY") + fill("#", chance) + chance.choice(inner)
+    return outward + chance.choice([" ", ""]) + fill("#", chance) + chance.choice(inner) + fill("#", chance)
 
 
 def _nl(chance: random.Random) -> str:

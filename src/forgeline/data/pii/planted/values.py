@@ -199,7 +199,14 @@ IPS: list[Sample] = [
     lambda c: ("http://", _v4(c), "/index.html"),
 ]
 
-HOSTS = ("db.example.com", "example.org:8443", "10.0.0.5:5432", "localhost", "[2001:db8::7]:6379", "files.example.net")
+HOSTS = (
+    "db.example.com",
+    "example.org:8443",
+    "cache.example.net:6379",
+    "localhost",
+    "pg-1.example.com:5432",
+    "files.example.net",
+)
 SCHEMES = ("https", "http", "ftp", "postgresql", "mysql", "mongodb+srv", "redis", "amqp", "sftp", "postgresql+psycopg")
 
 

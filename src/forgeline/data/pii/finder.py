@@ -1,0 +1,111 @@
+"""Finds personal data in columns of text: gates in Rust over every row, exact searches over the rows they leave."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars
+from phonenumbers import SUPPORTED_REGIONS
+
+from forgeline.config.schema import Pii
+from forgeline.data.pii.contact import email, phone
+from forgeline.data.pii.custom import read_recognisers
+from forgeline.data.pii.finance import card, iban
+from forgeline.data.pii.identity import NATIONAL_IDS, POSTCODES, birth_date, national_id, postcode
+from forgeline.data.pii.network import ip, url_credentials
+from forgeline.data.pii.recogniser import Recogniser
+from forgeline.data.pii.secret import secret
+from forgeline.errors import ConfigError
+
+# The more specific kind comes first and wins an overlap.
+KINDS: dict[str, Callable[[Sequence[str]], Recogniser]] = {
+    "url_credentials": lambda _: url_credentials(),
+    "secret": lambda _: secret(),
+    "email": lambda _: email(),
+    "iban": lambda _: iban(),
+    "national_id": national_id,
+    "card": lambda _: card(),
+    "ip": lambda _: ip(),
+    "birth_date": lambda _: birth_date(),
+    "phone": phone,
+    "postcode": postcode,
+}
+
+
+class Find(NamedTuple):
+    """Where a piece of personal data stands in a text."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def covered(config: Pii) -> dict[str, list[str]]:
+    """Return the regions of each regional kind whose forms no recogniser knows."""
+    known = {"national_id": NATIONAL_IDS, "postcode": POSTCODES}
+    return {
+        kind: missing
+        for kind, forms in known.items()
+        if kind in config.kinds and (missing := [region for region in config.regions if region not in forms])
+    }
+
+
+class Finder:
+    """The recognisers that a configuration asks for: one's own first, then the built-in, then people's names.
+
+    Raises:
+        ConfigError: for a region without a phone plan, a recogniser file with a fault, or names without their packages.
+    """
+
+    def __init__(self, config: Pii, root: Path) -> None:
+        if unknown := [region for region in config.regions if region not in SUPPORTED_REGIONS]:
+            raise ConfigError(
+                f"data.clean.pii.regions: {', '.join(unknown)} is no region of ISO 3166 with phones; write GB, US, DE and so on."
+            )
+        own = read_recognisers(root / config.recognisers) if config.recognisers else []
+        built_in = [make(config.regions) for kind, make in KINDS.items() if kind in config.kinds]
+        self.recognisers = [one for one in [*own, *built_in] if one.gate or one in own]
+        self.canonical = {one.kind: one.canonical for one in self.recognisers}
+        self._gate = "|".join(f"(?:{one.gate})" for one in self.recognisers)
+        self._people = None
+        if config.names:
+            from forgeline.data.pii.names import People
+
+            self._people = People()
+            self.canonical["person"] = self._people.canonical
+        kinds = "|".join(kind.upper() for kind in self.canonical)
+        self._tag = re.compile(rf"\[(?:{kinds})(?:_[a-z]+)?\]") if kinds else None
+
+    def find(self, texts: polars.Series) -> dict[int, list[Find]]:
+        """Return what stands in the texts, in order, by the number of the row; rows without any are left out."""
+        found: dict[int, list[Find]] = defaultdict(list)
+        if self.recognisers:
+            rows = texts.str.contains(self._gate).fill_null(False).arg_true()
+            suspects = texts.gather(rows)
+            for one in self.recognisers:
+                for row, text in _passing(rows, suspects, one.gate):
+                    found[row] += [Find(one.kind, *span) for span in one.find(text)]
+        if self._people:
+            for row, spans in self._people.find(texts):
+                found[row] += [Find("person", *span) for span in spans]
+        settled = ((row, self._settle(texts[row], finds)) for row, finds in sorted(found.items()) if finds)
+        return {row: finds for row, finds in settled if finds}
+
+    def _settle(self, text: str, finds: list[Find]) -> list[Find]:
+        """Return the finds in order, less those that overlap an earlier recogniser's, or a tag that stands already."""
+        taken = [match.span() for match in self._tag.finditer(text)] if self._tag and "[" in text else []
+        kept = []
+        for find in finds:
+            if all(find.end <= start or end <= find.start for start, end in taken):
+                taken.append((find.start, find.end))
+                kept.append(find)
+        return sorted(kept, key=lambda find: find.start)
+
+
+def _passing(rows: polars.Series, texts: polars.Series, gate: str) -> zip[tuple[int, str]]:
+    passed = texts.str.contains(gate)
+    return zip(rows.filter(passed), texts.filter(passed), strict=True)

@@ -1,0 +1,74 @@
+"""IP addresses (RFC 791, 4291) and the credentials in URLs (RFC 3986)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from forgeline.data.pii.recogniser import NEAR, Recogniser, Span
+from forgeline.data.pii.secret import is_placeholder
+
+V4 = re.compile(r"(?<![\w.])(?<!\d[,-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.\d)")
+V6 = re.compile(
+    r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4})(?![\w:]|\.\d)"
+)
+GATE = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|::|(?:[0-9A-Fa-f]{1,4}:){6}"
+NUMBERED = re.compile(  # four numbers after such a word are a version, an outline or an object identifier
+    r"(?i)(?:\bversions?|\breleases?|\bbuild|\bfirmware|\bsections?|\bchapter|\bclause|\bfigure|\btable|\boid|\bsnmp"
+    r"|\bstep|\brev(?:ision)?|\bupdate|\bver|\bv|§)[.:=]?\s{0,2}$"
+)
+
+
+def ip() -> Recogniser:
+    """Return the recogniser of addresses, less those that are the same on every machine."""
+
+    def find(text: str) -> Iterator[Span]:
+        for match in V6.finditer(text):
+            if _is_v6(match[0]):
+                yield match.span()
+        for match in V4.finditer(text):
+            if _is_address(match[0]) and not NUMBERED.search(text, max(0, match.start() - NEAR), match.start()):
+                yield match.span()
+
+    return Recogniser("ip", GATE, find, lambda value: str(ipaddress.ip_address(value)))
+
+
+def _is_v6(value: str) -> bool:
+    groups = value.split(":")
+    hardware = len(groups) == 8 and all(len(group) == 2 for group in groups)
+    return len(value) > 5 and any(map(str.isdigit, value)) and not hardware and _is_address(value)
+
+
+def _is_address(value: str) -> bool:
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified or value.startswith("255.255."))
+
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s<>\"`]+")
+USERINFO = re.compile(r"://([^\s/?#@\[\]<>\"]*:[^\s/?#@\[\]<>\"]+|(?=[^@]*\d)[\w.~%-]{20,})@(?=[\w\[])")
+PARAMETER = re.compile(
+    r"(?i)[?&;#](?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|pwd|signature|credential|api[_-]?key)|key|sig|pass|auth|jwt"
+    r"|session(?:_?id)?|access_?key)=([^\s&#\"'<>\[\](){}`]{6,})"
+)
+
+
+def url_credentials() -> Recogniser:
+    """Return the recogniser of `user:password` before a host and of the values of secret parameters.
+
+    Only the credential is found: scheme, host and path stay readable.
+    """
+
+    def find(text: str) -> Iterator[Span]:
+        for url in URL.finditer(text):
+            if user := USERINFO.search(url[0]):
+                yield url.start() + user.start(1), url.start() + user.end(1)
+            for parameter in PARAMETER.finditer(url[0]):
+                value = parameter[1].rstrip(".,;:!?")
+                if len(value) >= 6 and not is_placeholder(value):
+                    yield url.start() + parameter.start(1), url.start() + parameter.start(1) + len(value)
+
+    return Recogniser("url_credentials", "://", find, str)
