@@ -1,25 +1,60 @@
 from __future__ import annotations
 
-from collections import Counter
+import random
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from forgeline.config import load
-from forgeline.config.schema import Clean
-from forgeline.data.clean import clean, clean_rows
-from forgeline.data.fetch import fetch
+from forgeline.config.schema import Clean, NearDuplicates, Rule
+from forgeline.data import table
+from forgeline.data.clean import clean
+from forgeline.data.layout import CACHE, KEPT, QUARANTINE, RAW
 from forgeline.errors import DataError
-from forgeline.records import Record, read_jsonl, read_records
+
+Row = dict[str, Any]
+Run = Callable[..., tuple[list[Row], list[Row], dict[str, Any]]]
+RULES = {"too_short": Rule(measure="chars", min=2), "too_long": Rule(measure="chars", over="conversation", max=600)}
 
 
-def row(number: int, prompt: str, reply: str, key: str | None = None) -> dict[str, Any]:
+def row(number: int | str, prompt: str, reply: str, key: str | None = None, **more: Any) -> Row:
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
-    return {"id": f"r{number}", "key": key or f"k{number}", "messages": turns, "origin": {"source": "here"}}
+    origin = {"source": "here", "line": number}
+    return {"id": f"r{number}", "key": key or f"k{number}", "messages": turns, "origin": origin, **more}
 
 
-def test_every_row_is_kept_quarantined_or_merged() -> None:
+def read(root: Path, folder: str) -> list[Row]:
+    return [one for part in sorted((root / folder).rglob("*.parquet")) for one in table.to_rows(table.read(part))]
+
+
+@pytest.fixture(scope="module")
+def run_clean(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Clean rows, dealt into parts of a size, in a project of their own; return kept, removed and report."""
+    root = tmp_path_factory.mktemp("clean")
+    shipped = load(Path(__file__).parents[2]).data
+
+    def run(rows: Iterable[Row], rules: Clean, part: int = 100, **more: Any) -> tuple[list[Row], list[Row], Row]:
+        for name in (RAW, KEPT, QUARANTINE, CACHE):
+            shutil.rmtree(root / name, ignore_errors=True)
+        rows = list(rows)
+        for start in range(0, len(rows), part):
+            table.write(root / RAW / f"here/{start:05d}.parquet", table.from_rows(rows[start : start + part]))
+        report = clean(root, shipped.model_copy(update={"clean": rules, **more}))
+        return read(root, KEPT), read(root, QUARANTINE), report
+
+    return run
+
+
+def texts(row: Row) -> tuple[str, ...]:
+    return tuple(turn["content"] for turn in row["messages"])
+
+
+def test_every_row_is_kept_quarantined_or_merged(run_clean: Run) -> None:
     rows = [
         row(0, "hi", "Hello , you !"),
         row(1, "hi", "hello, you"),
@@ -28,107 +63,133 @@ def test_every_row_is_kept_quarantined_or_merged() -> None:
         row(4, "a", "  "),
         row(5, "a", "x"),
         row(6, "a", "y" * 700),
-        row(7, "a", "Your code is #BOOKING-BOOK-REF# ."),
-        row(2, "b", "An id that is taken."),
-        {"id": "r9", "raw": "{broken 01223315702", "fault": "not JSON", "origin": {"source": "here", "line": 9}},
+        row(7, "c", "One answer."),
+        row(7, "d", "An id that is taken."),
+        {"id": "r9", "key": "k9", "raw": "{broken 01223315702", "fault": "line 9: not JSON"},
     ]
-    kept, removed, _ = clean_rows(rows, Clean(max_references=2))
-    assert [record.id for record in kept] == ["r0", "r2"]
-    assert Counter(entry["reason"] for entry in removed) == {
-        "duplicate": 1, "over_reference_cap": 1, "empty": 1, "too_short": 1, "too_long": 1,
-        "unfilled_placeholder": 1, "malformed": 2,
-    }  # fmt: skip
+    kept, removed, report = run_clean(rows, Clean(rules=RULES, max_references=2))
+    assert report["rows"] == {"in": 10, "kept": 3, "quarantined": 6, "merged": 1}
+    fates = ("duplicate_id", "empty", "malformed", "over_reference_cap", "too_long", "too_short")
+    assert report["reasons"] == dict.fromkeys(fates, 1)
+    by_rule = {one["rule"]: one for one in removed}
     assert len(kept) + len(removed) == len(rows)
-    duplicate = next(entry for entry in removed if entry["reason"] == "duplicate")
-    assert duplicate["duplicate_of"] == "r0" and kept[0].origin["merged"] == ["r1"]
-    broken = removed[-1]
-    assert broken["detail"] == "here, line 9: not JSON" and broken["row"]["raw"] == "{broken [PHONE]"
+    assert by_rule["too_short"]["score"] == 1 and "below 2" in by_rule["too_short"]["detail"]
+    assert by_rule["malformed"]["raw"] == "{broken [PHONE]" and by_rule["malformed"]["detail"] == "line 9: not JSON"
+    assert by_rule["normalised_duplicate"]["duplicate_of"] == "r0"
 
 
-def test_cleaning_twice_changes_nothing() -> None:
-    rows = [row(n, f"p {n} , call 01223 31570{n}", f"I ' m \t at 0122331570{n} ( now ) .\n Bye !") for n in range(5)]
-    once, _, _ = clean_rows(rows, Clean())
-    twice, removed, masked = clean_rows([record.model_dump() for record in once], Clean())
-    assert twice == once and not removed and not masked
-
-
-def test_prompts_that_masking_makes_equal_share_one_key() -> None:
+def test_the_best_copy_stays_and_inherits_references(run_clean: Run) -> None:
+    long = "Your table at the Golden Wok is booked for two people on Friday evening at seven o'clock"
     rows = [
-        row(0, "phone: 01223315702", "One.", "a"),
-        row(1, "phone: 01223315703", "Two.", "b"),
-        row(2, "x", "y z", "b"),
+        row(1, "book it", long),
+        row(2, "book it", long, references=["Done."]),
+        row(3, "book it", long.upper() + "!"),
+        row(4, "book it", f"{long}, thank you", references=["All set."]),
+        row(5, "book it", "No table is free."),
     ]
-    kept, _, masked = clean_rows(rows, Clean())
-    assert {record.key for record in kept} == {"a"} and masked == {"phone": 2}
+    [kept, other], removed, report = sorted_run(run_clean(rows, Clean(near_duplicates=NearDuplicates())))
+    assert report["duplicates"] == {"exact": 1, "normalised": 1, "near": 1} and other["id"] == "r5"
+    assert kept["id"] == "r4" and kept["references"] == [f"{long}, thank you", "All set.", "Done.", long]
+    assert kept["origin"]["merged"] == 3
+    assert {one["duplicate_of"] for one in removed} == {"r4"}
+    near = next(one for one in removed if one["rule"] == "near_duplicate")
+    assert 0.85 <= near["score"] < 1 and near["detail"].startswith("similarity 0.")
 
 
-def test_nothing_personal_is_left_in_what_is_kept() -> None:
-    rows = [{**row(0, "hi", "Write to a@b.org."), "key": "a@b.org", "references": ["Ring 01223315702."]}]
+def sorted_run(outcome: tuple[list[Row], list[Row], Row]) -> tuple[list[Row], list[Row], Row]:
+    kept, removed, report = outcome
+    return sorted(kept, key=lambda one: str(one["id"])), removed, report
+
+
+def test_rows_of_plain_text_are_not_replies_to_one_prompt(run_clean: Run) -> None:
+    rows = [{**row(n, "", ""), "messages": [{"role": "assistant", "content": f"Text number {n}."}]} for n in range(9)]
+    kept, _, _ = run_clean([*rows, {**rows[3], "id": "copy"}], Clean(max_references=2))
+    assert len(kept) == 9
+
+
+def test_nothing_personal_is_left_in_what_is_kept(run_clean: Run) -> None:
+    secret = {"references": ["Ring 01223315702."], "subject": "a@b.org", "groups": {"who": "a@b.org"}}
+    rows = [row(0, "hi", "Write to a@b.org.", key="a@b.org", rejected="No, to a@b.org.", **secret)]
     rows[0]["origin"]["fields"] = {"mail": "a@b.org"}
-    [record], _, _ = clean_rows(rows, Clean())
-    assert "a@b.org" not in record.model_dump_json() and record.references == ["Ring [PHONE]."]
+    [kept], _, report = run_clean(rows, Clean())
+    assert "a@b.org" not in str(kept) and kept["references"] == ["Ring [PHONE]."]
+    assert report["masked"] == {"email": 2, "phone": 1} and report["unmasked_pii"] == 0
 
 
-def test_rows_in_many_shapes_are_adapted_and_faults_carried(project: Path, write_rows: Any) -> None:
-    lines: list[Any] = [
-        {"prompt": "p1", "completion": "c one", "colour": "red"},
-        {"messages": [{"role": "user", "content": "p2"}, {"role": "assistant", "content": "c two"}]},
-        {
-            "id": "mine",
-            "key": "k",
-            "messages": [{"role": "user", "content": "p3"}, {"role": "assistant", "content": "ok"}],
-        },
-        {"prompt": "no completion"},
-        {"prompt": "empty completion", "completion": " "},
-        {"messages": [{"role": "user", "content": "p4"}]},
-        {"messages": [{"role": "narrator", "content": "p5"}, {"role": "assistant", "content": "c"}]},
-        {"messages": "hello"},
-        "[1, 2]",
-        "{not json",
-    ]
-    write_rows(project, lines)
-    config = load(project)
-    assert fetch(project, config.data)["rows"] == len(lines)
-    report = clean(project, config.data)
-    assert report["rows"] == {"in": 10, "kept": 3, "quarantined": 7, "merged": 0}
-    assert {record.id for record in read_records(project / "data/clean/records.jsonl")} >= {"mine"}
-    details = [entry["detail"] for entry in read_jsonl(project / "data/clean/quarantine.jsonl")]
-    assert all(f"data/source/rows.jsonl, line {n}: " in detail for n, detail in enumerate(details, start=4))
-    assert "found prompt" in details[0] and "completion is empty" in details[1]
+def test_people_have_the_last_word(run_clean: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forgeline.data.review import Decision
+
+    when = "2026-11-23T08:00:00+00:00"
+    decided = {
+        "r1": Decision(id="r1", verdict="keep", who="ana", when=when),
+        "r2": Decision(id="r2", verdict="drop", who="ana", when=when),
+        "r3": Decision(id="r3", verdict="edit", completion="Better .", who="ana", when=when),
+    }
+    monkeypatch.setattr("forgeline.data.mend.decisions", lambda _: decided)
+    kept, [dropped], _ = run_clean([row(n, f"p{n}", "x" * n) for n in (1, 2, 3)], Clean(rules=RULES))
+    assert {one["id"]: texts(one)[1] for one in kept} == {"r1": "x", "r3": "Better."}
+    assert dropped["rule"] == "reviewer" and "ana" in dropped["detail"]
 
 
-def test_a_derived_key_does_not_depend_on_the_system_turn(project: Path) -> None:
-    config = load(project).data
-    keys = []
-    for system in ("You help.", "You help a lot."):
-        fetch(project, config.model_copy(update={"fetch": config.fetch.model_copy(update={"system": system})}))
-        keys.append([one["key"] for one in read_jsonl(project / "data/raw/records.jsonl")])
-    assert keys[0] == keys[1]
+def test_a_dry_rule_counts_and_removes_nothing(run_clean: Run) -> None:
+    rules = {"too_short": Rule(measure="chars", min=9, dry_run=True)}
+    kept, _, report = run_clean([row(1, "p", "short"), row(2, "q", "long enough")], Clean(rules=rules))
+    assert len(kept) == 2 and report["dry"] == {"too_short": 1}
 
 
-def test_files_that_cannot_be_used_are_one_sentence(project: Path, tmp_path: Path, write_rows: Any) -> None:
-    config = load(project).data
-    write_rows(project, ["not", "json"])
-    with pytest.raises(DataError, match="not a JSON-lines file"):
-        fetch(project, config)
-    (tmp_path / "far.jsonl").write_text("{}")
-    elsewhere = config.fetch.model_copy(update={"sources": ["../far.jsonl"]})
-    with pytest.raises(DataError, match="outside data/source/"):
-        fetch(project, config.model_copy(update={"fetch": elsewhere}))
+def test_no_row_left_says_why_and_leaves_what_was_there(run_clean: Run, tmp_path: Path) -> None:
+    rules = {"too_short": Rule(measure="chars", min=500)}
+    with pytest.raises(DataError, match=r"left none of 3 rows \(too_short 3\)"):
+        run_clean([row(n, f"p{n}", "short") for n in range(3)], Clean(rules=rules))
 
 
-def test_no_row_left_says_why(project: Path) -> None:
-    config = load(project).data
-    fetch(project, config)
-    strict = config.model_copy(update={"clean": config.clean.model_copy(update={"min_chars": 500})})
-    with pytest.raises(DataError, match=r"left none of 60 rows \(too_short 60\)"):
-        clean(project, strict)
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    (tmp_path / RAW).mkdir(parents=True)
+    (tmp_path / RAW / "a.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
+        clean(tmp_path, load(Path(__file__).parents[2]).data)
 
 
-def test_the_record_form_is_kept(project: Path) -> None:
-    config = load(project).data
-    fetch(project, config)
-    clean(project, config)
-    first = read_records(project / "data/clean/records.jsonl")[0]
-    assert isinstance(first, Record) and first.completion == "It is the number 0, sir."
-    assert first.origin == {"source": "data/source/rows.jsonl", "line": 1}
+WORDS = st.sampled_from(
+    ["Hello", "hello", "there", "sir", ",", "!", "I ' m", "caf\u00e9", "a@b.org", "\t", "x", "\u00c2\u00a3"]
+)
+TEXT = st.lists(WORDS, max_size=8).map(" ".join)
+ROWS = st.lists(st.tuples(TEXT, TEXT, st.integers(0, 9)), min_size=1, max_size=25)
+FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+STRICT = Clean(rules=RULES, near_duplicates=NearDuplicates(threshold=0.6), max_references=2)
+
+
+def made(drawn: list[tuple[str, str, int]]) -> list[Row]:
+    valid = row("v", "a valid question", "a valid answer")
+    return [*(row(n, prompt, reply, f"k{n}", id=f"i{name}") for n, (prompt, reply, name) in enumerate(drawn)), valid]
+
+
+@FEW
+@given(ROWS)
+def test_rows_are_conserved_and_cleaning_twice_changes_nothing(run_clean: Run, drawn: list[Any]) -> None:
+    rows = made(drawn)
+    kept, removed, _ = run_clean(rows, STRICT)
+    assert len(kept) + len(removed) == len(rows)
+    assert all((one.get("duplicate_of") is not None) == one["rule"].endswith("_duplicate") for one in removed)
+    again, nothing, _ = run_clean(kept, STRICT)
+    assert again == kept and not nothing
+
+
+@FEW
+@given(ROWS, st.randoms(use_true_random=False))
+def test_the_order_and_the_parts_of_rows_change_nothing(
+    run_clean: Run, drawn: list[Any], chance: random.Random
+) -> None:
+    rows = made(drawn)
+    outcomes = []
+    for _ in range(2):
+        kept, removed, report = run_clean(rows, STRICT, part=chance.randint(2, 30))
+        outcomes.append((sorted(map(table.to_json, kept)), sorted(map(table.to_json, removed)), report))
+        chance.shuffle(rows)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_the_number_of_workers_changes_no_byte(run_clean: Run) -> None:
+    rows = [row(n, f"question {n % 40}", f"an answer of some words, number {n % 90}") for n in range(300)]
+    rules = Clean(near_duplicates=NearDuplicates())
+    assert run_clean(rows, rules, workers=1) == run_clean(rows, rules, workers=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from forgeline.config.schema import Data
+from forgeline.errors import DataError
 from forgeline.progress import progress_bar
 
 Task = TypeVar("Task")
@@ -58,21 +60,24 @@ def _one_thread() -> None:
 
 
 def _on_ray(function: Callable[[Task], Done], tasks: Sequence[Task], workers: int | None) -> Iterator[Done]:
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    """Yield results from the cluster of $RAY_ADDRESS, or of this machine; every node must see the project's folder.
 
-    del ActorPoolStrategy
+    A task whose node is lost runs again elsewhere: it writes the same files.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise DataError("data.engine is ray, and Ray is not installed: pip install 'forgeline[ray]'.") from None
     if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False)
-    DataContext.get_current().enable_progress_bars = False
-    numbered: list[dict[str, Any]] = [{"number": number, "task": task} for number, task in enumerate(tasks)]
-    rows = ray.data.from_items(numbered, override_num_blocks=len(tasks)).map(
-        partial(_numbered, function), concurrency=workers
-    )
-    done = {row["number"]: row["result"] for row in rows.iter_rows()}
-    for number in range(len(tasks)):
-        yield done[number]
+        ray.init(os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False, logging_level="ERROR")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
+    for row in rows.map(partial(_row, function), concurrency=workers).iter_rows():
+        yield row["result"]
 
 
-def _numbered(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, Any]:
-    return {"number": row["number"], "result": function(row["task"])}
+def _row(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, Any]:
+    return {"result": function(row["task"])}

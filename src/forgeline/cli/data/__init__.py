@@ -16,7 +16,7 @@ app.callback(invoke_without_command=True)(line.data)
 VERBS: tuple[Callable[..., None], ...] = (
     *(ingest.preview, clean.dry_run),
     *(versions.log, versions.diff, versions.rollback, versions.plots),
-    *(personal.pii, erasure.forget, personal.find_subject),
+    *(personal.pii, erasure.forget, subjects.find_subject),
     *(people.export, people.import_),
     split.freeze,
 )
