@@ -51,9 +51,7 @@ def from_record(config: Config, name: str) -> dict[str, Any]:
         DataError: if no split of the data in hand holds it.
     """
     split, record = _find(config, name)
-    saw = [
-        version for version in versions.versions(config.project) if record.id in set(trained_records(config, version))
-    ]
+    saw = trained_on(config, {record.id})
     status = local.status(config.root)
     live = status.deployment.version if status and status.health == "ready" else None
     return {
@@ -61,9 +59,15 @@ def from_record(config: Config, name: str) -> dict[str, Any]:
         "source": json.dumps(record.origin, ensure_ascii=False),
         "text": record.completion,
         "split": split,
-        "trained_versions": ", ".join(str(version.number) for version in saw) or "none",
-        "live_version_saw_it": "yes" if live in {str(version.number) for version in saw} else "no",
+        "trained_versions": ", ".join(map(str, saw)) or "none",
+        "live_version_saw_it": "yes" if live in map(str, saw) else "no",
     }
+
+
+def trained_on(config: Config, ids: set[str]) -> list[int]:
+    """Return the numbers of the registered versions that were trained on any of some records."""
+    known = versions.versions(config.project)
+    return [version.number for version in known if not ids.isdisjoint(trained_records(config, version))]
 
 
 def trained_records(config: Config, version: versions.Version) -> list[str]:

@@ -185,7 +185,7 @@ def _identities(digests: bytearray) -> polars.DataFrame:
 def _rules(root: Path, version: Version) -> polars.DataFrame:
     """Return the rules that quarantined a version's rows, with the rows' ids."""
     digests, rules = bytearray(), []
-    for path in quarantine(root, version) or ():
+    for path in quarantine(root, version):
         part = table.read(path, columns=["id", "rule"])
         for each in part["id"].to_pylist():
             digests += xxh3_128_digest((each or "").encode())

@@ -112,26 +112,33 @@ def counts(found: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def splits(root: Path, version: Version, fetch: bool = True) -> dict[str, Path]:
-    """Return a version's split files, by name, as they lie in the local store."""
-    stored = objects(root, version.lock.hashes.values(), fetch)
-    return {name: stored[each] for name, each in version.lock.hashes.items() if each in stored}
+def splits(root: Path, version: Version) -> dict[str, Path]:
+    """Return a version's split files, by name, as they lie in the local store, fetched if they are not there."""
+    stored = objects(root, version.lock.hashes.values())
+    return {name: stored[each] for name, each in version.lock.hashes.items()}
 
 
-def quarantine(root: Path, version: Version, fetch: bool = True) -> list[Path] | None:
-    """Return a version's quarantine files, or None if they are not here and not to be fetched."""
-    outs = version.lock.outs
-    path = next(
-        (path for path in outs if outs[path].endswith(FOLDER) and f"{QUARANTINE}/".startswith(f"{path}/")), None
-    )
-    if path is None:
+def quarantine_folder(version: Version) -> tuple[str, str] | None:
+    """Return the output that holds a version's quarantine, as its path and its id in the store."""
+    holding = (path for path in version.lock.outs if f"{QUARANTINE}/".startswith(f"{path}/"))
+    return next(((path, version.lock.outs[path]) for path in holding if version.lock.outs[path].endswith(FOLDER)), None)
+
+
+def quarantine_files(path: str, folder: Path) -> list[str]:
+    """Return the ids of the quarantine files in an output, given its path and where its object lies."""
+    inside = files(folder).items()
+    return [each for name, each in sorted(inside) if f"{path}/{name}".startswith(f"{QUARANTINE}/")]
+
+
+def quarantine(root: Path, version: Version) -> list[Path]:
+    """Return a version's quarantine files as they lie in the local store, fetched if they are not there."""
+    found = quarantine_folder(version)
+    if found is None:
         return []
-    folder = objects(root, [outs[path]], fetch).get(outs[path])
-    if folder is None:
-        return None
-    ids = [each for name, each in sorted(files(folder).items()) if f"{path}/{name}".startswith(f"{QUARANTINE}/")]
-    stored = objects(root, ids, fetch)
-    return [stored[each] for each in ids] if set(ids) <= set(stored) else None
+    path, folder = found
+    ids = quarantine_files(path, objects(root, [folder])[folder])
+    stored = objects(root, ids)
+    return [stored[each] for each in ids]
 
 
 def roll_back(root: Path, version: Version) -> RolledBack:
