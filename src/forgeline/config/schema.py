@@ -27,8 +27,9 @@ class Section(BaseModel):
 # What is measured of a candidate: gates and success metrics are bounds on it.
 
 Measure = Literal[
-    "bleu", "chrf", "perplexity", "stop_rate", "test_prompts", "test_leakage", "unmasked_pii", "data_card"
-]
+    "bleu", "chrf", "perplexity", "stop_rate", "test_prompts", "test_leakage", "unmasked_pii", "data_card",
+    "counterfactual_gap", "association_gap", "tone_gap", "length_disparity", "label_disparity",
+]  # fmt: skip
 
 
 class Bound(Section):

@@ -1,104 +1,172 @@
-"""Stage 4: deal keys to splits, for good; merge references; look for leaks; write the card."""
+"""Stage 4: deal components to splits, for good; look for leaks; mix and mitigate the training split; write the card."""
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from forgeline.config.schema import Data, Split
-from forgeline.data import charts
+import numpy
+import polars
+import pyarrow
+from numpy.typing import NDArray
+
+from forgeline.config.schema import Data
+from forgeline.data import charts, engine, table
 from forgeline.data.card import write_card
-from forgeline.data.layout import CLEAN, NAMES, REPORTS, SPLITS
-from forgeline.data.text import normalise, normalise_prompt
+from forgeline.data.kernels import Hashes
+from forgeline.data.layout import CACHE, KEPT, NAMES, REPORTS, SPLITS
+from forgeline.data.splits.benchmarks import read_benchmark
+from forgeline.data.splits.contamination import Seen, measure
+from forgeline.data.splits.deal import TEST, TRAIN, VALIDATION, Fates, deal
+from forgeline.data.splits.dealt import Dealt, keep
+from forgeline.data.splits.frozen import beginnings, read_frozen
+from forgeline.data.splits.held_out import merge
+from forgeline.data.splits.index import HeldOut, build
+from forgeline.data.splits.keys import LINK, ROW, Rows, Scan, components, save, scan
+from forgeline.data.splits.train import assemble, decontaminate, mix
 from forgeline.errors import DataError
-from forgeline.records import Record, read_records, write_json, write_jsonl
+from forgeline.records import write_json
+
+POOLED = 4  # parts from which on the start of other processes, a few for each pass, is worth its while
 
 
 def split(root: Path, config: Data) -> dict[str, Any]:
     """Write the three splits, their report and the data card, and return the report.
 
     Raises:
-        DataError: if a split would be empty.
+        DataError: if a split would be empty, or rows lack what the strategy or the mixture needs.
     """
-    records = read_records(root / CLEAN)
-    parts = deal(records, config.split)
-    for name in NAMES:
-        if not parts[name]:
-            raise DataError(
-                f"The {name} split is empty ({len(records)} rows, {len({record.key for record in records})} keys): "
-                "add data, or give it a larger share under split in configs/data.yaml."
-            )
-    for name in NAMES:
-        write_jsonl(root / SPLITS[name], (record.model_dump() for record in parts[name]))
-    references = Counter(len(record.references) for record in parts["test"])
-    report = {
-        "rows": {name: len(parts[name]) for name in NAMES},
-        "keys": {name: len({record.key for record in parts[name]}) for name in NAMES},
-        "test_references": {str(count): references[count] for count in sorted(references)},
-        "test_leakage": leaks(parts["test"], [*parts["train"], *parts["validation"]]),
-        "validation_leakage": leaks(parts["validation"], parts["train"]),
-        "test_replies_seen_in_train": _shared_replies(parts["test"], parts["train"]),
-    }
-    write_json(root / REPORTS / "split.json", report)
-    charts.splits(
-        root / REPORTS, {name: [len(record.completion) for record in parts[name]] for name in NAMES}, references
-    )
+    report, lengths = split_rows(root, config)
+    references = Counter({int(replies): prompts for replies, prompts in report["test_references"].items()})
+    charts.splits(root / REPORTS, lengths, references)
     write_card(root, config)
     return report
 
 
-def deal(records: list[Record], config: Split) -> dict[str, list[Record]]:
-    """Return the records of each split; in validation and test, one a prompt with all its replies.
+def split_rows(root: Path, config: Data) -> tuple[dict[str, Any], dict[str, Counter[int]]]:
+    """Write the splits and their report; return it, and for each split the records by length of completion.
 
-    A key's split follows from the key and the seed alone, so that new rows never move an old one.
+    Every kept row is dealt to a split, left out of train for repeating a benchmark (`decontaminated`), or
+    left out for the mixture (`left_out_by_mix`); the report's `dealt` counts them. A held-out record
+    stands for all the rows of its prompt.
     """
-    parts: dict[str, list[Record]] = {name: [] for name in NAMES}
-    for record in records:
-        parts[split_of(record.key, config)].append(record)
-    return {"train": parts["train"], **{name: _merge(parts[name]) for name in ("validation", "test")}}
+    if len(table.parts(root / KEPT)) < POOLED:
+        config = config.model_copy(update={"engine": "local", "workers": 1})
+    folder = root / CACHE / "split"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        return _split(root, config, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def split_of(key: str, config: Split) -> str:
-    """Return the split of a key: the sha256 of seed and key, as a number in [0, 1), against the shares."""
-    digest = hashlib.sha256(f"{config.seed}:{key}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    if place < config.test:
-        return "test"
-    return "validation" if place < config.test + config.validation else "train"
+def _split(root: Path, config: Data, folder: Path) -> tuple[dict[str, Any], dict[str, Counter[int]]]:
+    frozen = read_frozen(root)
+    parts, rows, links, strata = _scanned(root, config, folder, beginnings(frozen))
+    component = components(rows, links)
+    fates, dealt = deal(rows, component, config.split, strata)
+    keep(parts, rows, component)
+    save(folder / "fate.npy", fates)
+    for fate in (VALIDATION, TEST):
+        _require(fates, fate, component)
+    merged = merge(parts, int((fates != TRAIN).sum()), folder / "held_out", config)
+    sets, tasks, leaks = _leaks(root, config, folder, parts, merged)
+    benchmarks = [held for held in sets if held.is_benchmark]
+    if config.split.decontaminate:
+        decontaminate(fates, tasks, benchmarks, parts)
+    left_out = mix(fates, rows, parts, config)
+    save(folder / "fate.npy", fates)
+    _require(fates, TRAIN, component)
+    train, mitigation = assemble(parts, sets, config, folder / "train")
+    lengths: dict[str, Counter[int]] = {name: Counter() for name in NAMES}
+    records = {name: map(table.read, merged[name]) for name in merged} | {"train": train()}
+    written = {name: table.write_jsonl(root / SPLITS[name], _tallied(records[name], lengths[name])) for name in NAMES}
+    references = _references(merged["test"])
+    between = leaks.pop("between")
+    report = {
+        "rows": written,
+        "keys": {name: len(numpy.unique(component[fates == fate])) for fate, name in enumerate(NAMES)},
+        "dealt": {name: int((fates == fate).sum()) for fate, name in enumerate((*NAMES, "decontaminated", "left_out"))},
+        **dealt,
+        "frozen": {"keys": len(frozen), "rows": int(rows["frozen"].sum())},
+        "test_references": {str(count): references[count] for count in sorted(references)},
+        "test_leakage": leaks["test"]["leaks"] + between["leaks"],
+        "validation_leakage": leaks["validation"]["leaks"],
+        "test_replies_seen_in_train": leaks["test"]["reply"],
+        "left_out_by_mix": left_out,
+        "mitigation": mitigation,
+        "leakage": {name: leaks[name] for name in merged},
+        "benchmarks": {name: leaks[held.name] for name, held in zip(config.split.benchmarks, benchmarks, strict=True)},
+    }
+    write_json(root / REPORTS / "split.json", report)
+    return report, lengths
 
 
-def leaks(held_out: list[Record], seen: list[Record]) -> int:
-    """Return how many held-out records share a key, prompt or whole conversation with a seen one."""
-    keys = {record.key for record in seen}
-    prompts = {normalise_prompt(record) for record in seen}
-    conversations = {_flat(record, record.completion) for record in seen}
-    return sum(
-        record.key in keys
-        or normalise_prompt(record) in prompts
-        or any(_flat(record, reply) in conversations for reply in [record.completion, *record.references])
-        for record in held_out
-    )
+def _scanned(
+    root: Path, config: Data, folder: Path, frozen: Hashes
+) -> tuple[list[Dealt], Rows, NDArray[numpy.void], dict[int, str]]:
+    """Return the kept parts, their rows and links as hashes, and the names of strata."""
+    save(folder / "frozen.npy", frozen)
+    paths = table.parts(root / KEPT)
+    tasks = [
+        Scan(path, folder / f"scan/{number:05}", config.split, folder / "frozen.npy")
+        for number, path in enumerate(paths)
+    ]
+    scanned = list(engine.run(scan, tasks, config, "keys"))
+    starts = numpy.cumsum([0, *(count for count, _ in scanned)]).tolist()
+    rows = numpy.empty(starts[-1], ROW)
+    links = [numpy.zeros(0, LINK)]
+    for task, start, stop in zip(tasks, starts, starts[1:], strict=False):
+        rows[start:stop] = numpy.load(task.target.with_suffix(".rows.npy"))
+        links.append(numpy.load(task.target.with_suffix(".links.npy")))
+        links[-1]["row"] += start
+    strata = {code: name for _, names in scanned for code, name in names.items()}
+    parts = [Dealt(path, start, stop, folder) for path, start, stop in zip(paths, starts, starts[1:], strict=False)]
+    return parts, rows, numpy.concatenate(links), strata
 
 
-def _merge(records: list[Record]) -> list[Record]:
-    merged: dict[str, Record] = {}
-    for record in records:
-        replies = [record.completion, *record.references]
-        first = merged.setdefault(
-            normalise_prompt(record), record.model_copy(update={"references": [], "origin": {"rows": []}})
+def _leaks(
+    root: Path, config: Data, folder: Path, parts: list[Dealt], merged: dict[str, list[Path]]
+) -> tuple[list[HeldOut], list[Seen], dict[str, dict[str, Any]]]:
+    """Return the held-out sets, the look-ups of the training rows, and what all have in common.
+
+    `between` is what test has in common with validation.
+    """
+    near = config.split.near_duplicates
+    found = {
+        f"benchmark.{name}": read_benchmark(name, root, config, folder / f"benchmarks/{name}")
+        for name in config.split.benchmarks
+    }
+    sets = [build(name, made, folder / f"index/{name}", near, config) for name, made in {**merged, **found}.items()]
+    tasks = [Seen(part, sets, near, folder / f"met/{number:05}") for number, part in enumerate(parts)]
+    test = [held for held in sets if held.name == "test"]
+    between = [
+        Seen(part, test, near, folder / f"between/{number:05}") for number, part in enumerate(merged["validation"])
+    ]
+    leaks = measure(tasks, sets, config)
+    return sets, tasks, {**leaks, "between": measure(between, test, config)["test"]}
+
+
+def _require(fates: Fates, fate: int, component: Hashes) -> None:
+    if not (fates == fate).any():
+        raise DataError(
+            f"The {NAMES[fate]} split is empty ({len(fates):,} rows, {len(numpy.unique(component)):,} keys): "
+            "add data, or give it a larger share under split in configs/data.yaml."
         )
-        first.references += [reply for reply in dict.fromkeys(replies) if reply not in first.references]
-        first.origin["rows"].append(record.id)
-    return list(merged.values())
 
 
-def _shared_replies(test: list[Record], train: list[Record]) -> int:
-    seen = {normalise(record.completion) for record in train}
-    return sum(any(normalise(reply) in seen for reply in record.references) for record in test)
+def _tallied(tables: Iterable[pyarrow.Table], lengths: Counter[int]) -> Iterator[pyarrow.Table]:
+    """Yield tables, and count the records by the characters of their completion on the way."""
+    for rows in tables:
+        last = polars.Series(rows["messages"]).list.last().struct.field("content").str.len_chars()
+        lengths.update(last.to_list())
+        yield rows
 
 
-def _flat(record: Record, reply: str) -> str:
-    """Return the words of a conversation without its roles: the same text in other turns is a leak too."""
-    return normalise(" ".join([*(turn.content for turn in record.messages[:-1]), reply]))
+def _references(parts: list[Path]) -> Counter[int]:
+    return Counter(
+        count for part in parts for count in polars.Series(table.read(part, ["references"])["references"]).list.len()
+    )
