@@ -1,0 +1,118 @@
+"""What the card is made of: sections of blocks, written once and shown as Markdown and as a page.
+
+Prose is the card's own and may hold `code` and **strong** words. Everything else comes from the data or
+the configuration and is shown as it stands: each form of the card escapes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+Tone = Literal["good", "plain", "lost", "quiet"]
+
+
+class Code(str):
+    """A name or a value that is set in fixed width."""
+
+    __slots__ = ()
+
+
+class Number(str):
+    """A number that is written out already."""
+
+    __slots__ = ()
+
+
+Cell = str | int | Code | Number
+
+
+class Prose(NamedTuple):
+    """A paragraph of the card's own words."""
+
+    words: str
+
+
+class Points(NamedTuple):
+    """Sentences from a report."""
+
+    sentences: list[str]
+
+
+class Figures(NamedTuple):
+    """The few numbers that say most, each with its name."""
+
+    numbers: list[tuple[str, str]]
+
+
+class Table(NamedTuple):
+    """Rows under headings; numbers stand right."""
+
+    headings: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+
+
+class Bars(NamedTuple):
+    """A length a row: label, value, what is written beside it, tone."""
+
+    title: str
+    rows: list[tuple[str, float, str, Tone]]
+
+
+class Intervals(NamedTuple):
+    """An estimate with its interval a row: label, low, estimate, high, whether it shows something."""
+
+    title: str
+    unit: str
+    rows: list[tuple[str, float, float, float, bool]]
+
+
+class Histogram(NamedTuple):
+    """Shares of rows by value: bin `n` begins at `n * width`; `beyond` lie above the last one."""
+
+    title: str
+    unit: str
+    width: int
+    shares: list[float]
+    beyond: float
+
+
+class Chart(NamedTuple):
+    """A picture in the reports' folder, and the charts that the page draws in its place."""
+
+    picture: str
+    caption: str
+    drawn: list[Bars | Intervals | Histogram]
+
+
+class Example(NamedTuple):
+    """A row from the data: what it is, and its texts by name."""
+
+    heading: str
+    texts: list[tuple[str, str]]
+
+
+class Examples(NamedTuple):
+    """Rows from the data under one heading."""
+
+    title: str
+    rows: list[Example]
+
+
+Block = Prose | Points | Figures | Table | Chart | Examples
+
+
+class Section(NamedTuple):
+    """A part of the card under a heading."""
+
+    title: str
+    blocks: list[Block]
+
+
+def is_number(cell: Cell) -> bool:
+    """Return whether a cell stands right."""
+    return isinstance(cell, int | Number)
+
+
+def count(number: Any) -> str:
+    """Return a whole number with its thousands set apart."""
+    return f"{number:,}"

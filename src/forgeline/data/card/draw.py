@@ -1,0 +1,102 @@
+"""Charts as inline SVG: widths in percent and text in pixels, so that they fit a telephone and a page of paper."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+from forgeline.data.card.blocks import Bars, Histogram, Intervals
+
+HEIGHT = 150  # of a histogram's columns, in pixels
+TICKS = 5
+
+
+def bars(chart: Bars) -> str:
+    """Return one bar a row, from nought to the largest value."""
+    most = max((value for _, value, _, _ in chart.rows), default=0) or 1
+    rows = []
+    for label, value, shown, tone in chart.rows:
+        bar = f'<rect class="{tone}" width="{_number(100 * value / most)}%" height="100%" rx="2"/>'
+        rows.append(
+            f'<div class="row"><span class="label">{_label(label)}</span>'
+            f'<svg class="track" aria-hidden="true">{bar}</svg><span class="value">{escape(shown)}</span></div>'
+        )
+    return f'<div class="chart bars"><h4>{escape(chart.title)}</h4>{"".join(rows)}</div>'
+
+
+def intervals(chart: Intervals) -> str:
+    """Return a point with its interval a row, on one scale that holds nought; faint where it shows nothing."""
+    step, low, high = _scale(
+        min([0.0, *(low for _, low, _, _, _ in chart.rows)]), max([0.0, *(high for _, _, _, high, _ in chart.rows)])
+    )
+
+    digits = max(1, 1 - math.floor(math.log10(step)))
+
+    def place(value: float) -> str:
+        return f"{_number(100 * (value - low) / (high - low))}%"
+
+    nought = f'<line class="nought" x1="{place(0)}" x2="{place(0)}" y1="0" y2="100%"/>'
+    rows = []
+    for label, least, middle, most, sure in chart.rows:
+        tone = "plain" if sure else "quiet"
+        mark = (
+            f'<line class="{tone}" x1="{place(least)}" x2="{place(most)}" y1="50%" y2="50%"/>'
+            f'<circle class="{tone}" cx="{place(middle)}" cy="50%" r="4"/>'
+        )
+        shown = f"{middle:{'+' if low < 0 else ''}.{digits}f}"
+        rows.append(
+            f'<div class="row"><span class="label">{_label(label)}</span>'
+            f'<svg class="track" role="img" aria-label="{least:.2f} to {most:.2f}">{nought}{mark}</svg>'
+            f'<span class="value">{shown}</span></div>'
+        )
+    ticks = "".join(
+        f'<text x="{place(tick)}" y="12">{_number(tick)}</text>'
+        for tick in (low + step * number for number in range(round((high - low) / step) + 1))
+    )
+    axis = (
+        f'<div class="row axis"><span class="label">{escape(chart.unit)}</span>'
+        f'<svg class="track">{ticks}</svg><span class="value"></span></div>'
+    )
+    return f'<div class="chart intervals"><h4>{escape(chart.title)}</h4>{"".join(rows)}{axis}</div>'
+
+
+def histogram(chart: Histogram) -> str:
+    """Return columns of equal width, with the axis in the chart's unit."""
+    most, bins = max(chart.shares), len(chart.shares)
+    columns = "".join(
+        f'<rect class="plain" x="{_number(100 * at / bins)}%" width="{_number(92 / bins)}%" '
+        f'y="{_number(HEIGHT * (1 - share / most))}" height="{_number(HEIGHT * share / most)}">'
+        f"<title>{at * chart.width:,} to {(at + 1) * chart.width - 1:,}: {share:.1%}</title></rect>"
+        for at, share in enumerate(chart.shares)
+    )
+    every = max(1, math.ceil(bins / TICKS))
+    ticks = "".join(
+        f'<text x="{_number(100 * at / bins)}%" y="{HEIGHT + 16}" class="start">{at * chart.width:,}</text>'
+        for at in range(0, bins, every)
+    )
+    base = f'<line class="nought" x1="0" x2="100%" y1="{HEIGHT}" y2="{HEIGHT}"/>'
+    beyond = f"; {chart.beyond:.1%} lie beyond" if chart.beyond >= 0.0005 else ""
+    return (
+        f'<div class="chart histogram"><h4>{escape(chart.title)}</h4>'
+        f'<svg class="columns" height="{HEIGHT + 22}" role="img" aria-label="{escape(chart.title)}">'
+        f"{columns}{base}{ticks}</svg>"
+        f'<p class="unit">{escape(chart.unit)}; tallest column {most:.1%} of rows{beyond}</p></div>'
+    )
+
+
+def _label(text: str) -> str:
+    """Return a text that may be broken after an underscore."""
+    return escape(text).replace("_", "_<wbr>")
+
+
+def _scale(low: float, high: float) -> tuple[float, float, float]:
+    """Return a round step and the multiples of it that hold both values."""
+    span = (high - low) or 1.0
+    step = 10 ** math.floor(math.log10(span / TICKS))
+    step = next(step * lead for lead in (1, 2, 5, 10) if span / (step * lead) <= TICKS)
+    return step, step * math.floor(low / step), step * math.ceil(high / step) if high > 0 else 0.0
+
+
+def _number(value: float) -> str:
+    """Return a number with no more digits than show, and no sign before nought."""
+    return f"{round(value, 2) + 0.0:g}"
