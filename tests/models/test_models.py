@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from forgeline.errors import ModelError
 from forgeline.models import Example, encode_example, encode_prompt, generate, load_adapted, load_base
-from forgeline.models.score import completion_losses, token_losses
+from forgeline.models.score import completion_losses, mean_loss, token_losses
 from forgeline.records import Record
 
 SYSTEM = {"role": "system", "content": "You write what a customer-service agent says, in one or two sentences."}
@@ -87,3 +89,17 @@ def test_a_model_that_cannot_be_loaded_says_why(config, tmp_path):
 
 def test_an_example_is_as_long_as_its_tokens():
     assert len(Example([1, 2, 3], [4, 5])) == 5
+
+
+def test_an_example_of_weight_two_counts_like_two_and_ones_change_no_bit(base, examples):
+    def loss(batch):
+        with torch.no_grad():
+            losses = token_losses(base.model, batch, 0)
+        return losses, mean_loss(losses, batch)
+
+    losses, even = loss(examples)
+    assert torch.equal(even, losses.mean())
+    _, weighted = loss([replace(examples[0], weight=2.0), *examples[1:]])
+    _, twice = loss([examples[0], *examples])
+    torch.testing.assert_close(weighted, twice, rtol=1e-4, atol=1e-5)
+    assert abs(weighted - even) > 1e-3

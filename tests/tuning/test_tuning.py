@@ -187,6 +187,17 @@ def test_a_sample_takes_every_prompts_most_typical_reply_before_any_second():
     assert sample(replies, 3, seed=1) == sample(replies, 3, seed=1)
 
 
+def test_a_records_weight_reaches_training(base, splits, tmp_path):
+    weighted = [row | {"weight": 1.0 + number % 2} for number, row in enumerate(rows(6))]
+    write_jsonl(tmp_path / "train.jsonl", weighted)
+    examples, ids = read_examples(tmp_path / "train.jsonl", base.tokenizer, None, 512, seed=1)
+    assert {name: example.weight for name, example in zip(ids, examples, strict=True)} == {
+        row["id"]: row["weight"] for row in weighted
+    }
+    even, _ = read_examples(splits / "train.jsonl", base.tokenizer, None, 512, seed=1)
+    assert {example.weight for example in even} == {1.0}
+
+
 def test_batches_are_all_examples_once_in_a_seeded_order(base, splits):
     examples, _ = read_examples(splits / "train.jsonl", base.tokenizer, None, 512, seed=1)
     first = batches(examples, 5, seed=1, epoch=0)

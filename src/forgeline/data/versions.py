@@ -52,6 +52,7 @@ class DataVersion(BaseModel):
     test_leakage: int
     unmasked_pii: int
     data_card: bool
+    bias: dict[str, float] = {}
     paths: dict[str, str]
 
 
@@ -192,7 +193,7 @@ def _read(root: Path) -> DataVersion:
     lock = read_lock((root / LOCK).read_text(encoding="utf-8"))
     if lock is None:
         raise DataError(f"{root / LOCK} names no splits: run `forgeline data`.")
-    clean, split = (_report(root, name) for name in ("clean", "split"))
+    clean, bias, split = (_report(root, name) for name in ("clean", "bias", "split"))
     raw = {"raw" if fate == "in" else fate: count for fate, count in clean["rows"].items()}
     return DataVersion(
         digest=lock.digest,
@@ -201,6 +202,7 @@ def _read(root: Path) -> DataVersion:
         test_leakage=split["test_leakage"],
         unmasked_pii=clean["unmasked_pii"],
         data_card=(root / CARD).is_file(),
+        bias=bias["gates"],
         paths={**SPLITS, "card": CARD},
     )
 

@@ -53,6 +53,21 @@ def token_losses(model: Any, batch: Sequence[Example], pad_id: int) -> torch.Ten
     return cross_entropy(logits[0].float(), labels, reduction="none")
 
 
+def mean_loss(losses: torch.Tensor, batch: Sequence[Example]) -> torch.Tensor:
+    """Return the mean of a batch's token losses, in which a token counts by its example's weight.
+
+    An example of weight 2 counts like the same example twice; weights of a batch are relative to each other.
+    """
+    import torch
+
+    if all(example.weight == 1 for example in batch):
+        return losses.mean()
+    weights = torch.tensor([example.weight for example in batch], device=losses.device)
+    counts = torch.tensor([len(example.completion) for example in batch], device=losses.device)
+    by_token = weights.repeat_interleave(counts)
+    return (losses * by_token).sum() / by_token.sum()
+
+
 def completion_losses(model: Any, examples: Sequence[Example], pad_id: int) -> list[tuple[float, int]]:
     """Return each completion's summed loss in nats and its number of tokens, in the given order."""
     import torch

@@ -11,10 +11,11 @@ from forgeline.records import Record
 
 @dataclass(frozen=True)
 class Example:
-    """A tokenised record: the prompt's ids and the completion's, which end with a stop token."""
+    """A tokenised record: the prompt's ids and the completion's, which end with a stop token, and its weight."""
 
     prompt: list[int]
     completion: list[int]
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -42,4 +43,5 @@ def encode_example(tokenizer: Any, record: Record) -> Example:
     completion = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
     if tokenizer.eos_token_id in completion:  # templates may add a newline after it
         completion = completion[: completion.index(tokenizer.eos_token_id)]
-    return Example(tokenizer(prompt, add_special_tokens=False)["input_ids"], [*completion, tokenizer.eos_token_id])
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    return Example(ids, [*completion, tokenizer.eos_token_id], record.weight)

@@ -46,6 +46,7 @@ def gather(config: Config, version: versions.Version) -> Evidence:
         "test_leakage": data.test_leakage,
         "unmasked_pii": data.unmasked_pii,
         "data_card": float(data.data_card),
+        **data.bias,
     }
     return Evidence(values=values, differences=differences, champion=champion.number if champion else None)
 

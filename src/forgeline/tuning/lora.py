@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from forgeline.config.schema import Train
 from forgeline.errors import TuningError
 from forgeline.models import Example, load_base
-from forgeline.models.score import completion_losses, token_losses
+from forgeline.models.score import completion_losses, mean_loss, token_losses
 from forgeline.progress import progress_bar
 from forgeline.records import write_json
 from forgeline.tuning import checkpoint
@@ -172,11 +172,11 @@ def _step(
     config: Train,
     seed: int,
 ) -> tuple[float, float]:
-    """Take one optimiser step on the mean loss of a batch's completion tokens; return loss and gradient norm."""
+    """Take one optimiser step on the weighted mean loss of a batch's completion tokens; return it and its norm."""
     import torch
 
     torch.manual_seed(seed)  # dropout depends on the step alone, so a resumed run repeats it
-    loss = token_losses(model, batch, pad_id).mean()
+    loss = mean_loss(token_losses(model, batch, pad_id), batch)
     loss.backward()
     for name, weight in weights.items():
         masters[name].grad = weight.grad.float()

@@ -1,7 +1,9 @@
 """How a scorer's verdict changes with the group that is spoken of, less what it changes in a neutral sentence.
 
 A scorer has opinions of its own about groups' words. What it gives them in neutral sentences, the
-baseline, is taken off, and what remains is in the texts.
+baseline, is taken off, and what remains is in the texts. A lexicon scores words one by one, so that its
+gap is all but zero once its opinion of them is off; a classifier's need not be. The tone, how the texts
+about a group score against those about others, is telling with either.
 """
 
 from __future__ import annotations

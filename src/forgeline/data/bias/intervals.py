@@ -45,7 +45,8 @@ class Moments(NamedTuple):
 def moments(values: NDArray[numpy.float64], weights: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
     """Return the five sums of `Moments` over rows."""
     total = weights * values
-    return numpy.array([len(values), weights.sum(), weights @ weights, total.sum(), total @ values])
+    squares = (weights * weights).sum(), (total * values).sum()
+    return numpy.array([len(values), weights.sum(), squares[0], total.sum(), squares[1]])
 
 
 def wilson(successes: float, n: float, confidence: float) -> Interval:
