@@ -48,7 +48,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Job:
-    """Files, or a span of one, to parse into the parts `<stem>-<number>.parquet` from a number on."""
+    """Files to parse into the parts `<stem>-<number>.parquet` from a number on; or a span, which is one part."""
 
     reading: Reading
     files: tuple[File, ...]
@@ -105,16 +105,16 @@ def parse(job: Job) -> Parsed:
     gc.disable()  # rows hold no cycles, and looking for them in millions of objects costs an eighth of the time
     try:
         rows = chain.from_iterable(records(file, job.reading, job.span, job.first) for file in job.files)
-        return write_parts(rows, job.stem, job.number)
+        return write_parts(filled_parts(rows) if job.span is None else [list(rows)], job.stem, job.number)
     finally:
         gc.enable()
 
 
-def write_parts(rows: Iterable[Record], stem: Path, number: int = 0) -> Parsed:
-    """Write rows into the parts `<stem>-<number>.parquet` from a number on."""
+def write_parts(filled: Iterable[list[Record]], stem: Path, number: int = 0) -> Parsed:
+    """Write the rows of each part that has some into `<stem>-<number>.parquet`, from a number on."""
     count = malformed = 0
     parts: list[str] = []
-    for part in _filled(rows):
+    for part in filter(None, filled):
         path = stem.with_name(f"{stem.name}-{number + len(parts):05d}.parquet")
         table.write(path, table.from_rows(part))
         parts.append(path.name)
@@ -165,8 +165,8 @@ def _subject_of(value: Any, columns: Mapping[Column, str]) -> Record:
         return {}
 
 
-def _filled(rows: Iterable[Record]) -> Iterator[list[Record]]:
-    """Yield the rows that fill a part, part by part."""
+def filled_parts(rows: Iterable[Record]) -> Iterator[list[Record]]:
+    """Yield rows by part: as many as `PART_ROWS`, or as `PART_BYTES` hold."""
     part: list[Record] = []
     held = 0
     for row in rows:

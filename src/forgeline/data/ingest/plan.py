@@ -11,13 +11,13 @@ from typing import TypeVar
 from forgeline.config.schema import Data, Source
 from forgeline.data import engine
 from forgeline.data.ingest.formats import File
-from forgeline.data.ingest.parts import SPAN, Job, Parsed, Reading, Survey, parse, survey, write_parts
+from forgeline.data.ingest.parts import SPAN, Job, Parsed, Reading, Survey, filled_parts, parse, survey, write_parts
 from forgeline.data.ingest.sources import examined, located, shape_of_source
 from forgeline.data.multiwoz import adapt_templates
 from forgeline.lineage import value_digest
 
 Item = TypeVar("Item")
-BUNDLE = 64 << 20  # bytes of work that one process does at a time: little data needs no pool of them
+BUNDLE = 16 << 20  # bytes of work that one process does at a time: little data needs no pool of them
 BOUNDARIES = {"00", "40", "80", "c0"}  # one digest in 64 begins so
 
 
@@ -75,7 +75,7 @@ def run(job: Job | Templates) -> Parsed:
         return parse(job)
     files = [(file.name, file.path) for file in job.files]
     rows = adapt_templates(files, job.system, job.max_references, job.seed)
-    return write_parts(({**row, "source": job.source} for row in rows), job.stem)
+    return write_parts(filled_parts({**row, "source": job.source} for row in rows), job.stem)
 
 
 def bundled(items: Iterable[Item], size: Callable[[Item], int]) -> list[list[Item]]:
