@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from forgeline.config.schema import Assess
 from forgeline.data.bias.gender import EnglishGender, Exchanged, like
 
+OPEN = re.compile(r"(?!eu|uni|use|one)[aeiou]", re.IGNORECASE)  # begins with the sound of a vowel
+
 
 class Exchange:
     """The exchange of the groups of a category of `assess.counterparts`, two at a time.
@@ -39,16 +41,21 @@ class Exchange:
         return [other for other in self.groups if other != group]
 
     def __call__(self, text: str, one: str, other: str) -> Exchanged:
-        """Return a text with two groups exchanged; capitals stay as they are."""
+        """Return a text with two groups exchanged; capitals stay as they are, and `a` or `an` fits what follows."""
         if self.gender:
             return self.gender.exchange(text)
-        counterparts, words = self.pairs[one, other], []
+        counterparts = self.pairs[one, other]
+        words: list[tuple[str, str]] = []
 
         def exchanged(match: re.Match[str]) -> str:
-            words.append((match[0].lower(), counterparts[match[0].lower()]))
-            return like(match[0], words[-1][1])
+            article, word = match["article"], match["word"]
+            words.append((word.lower(), counterparts[word.lower()]))
+            new = like(word, words[-1][1])
+            if not article:
+                return new
+            return f"{like(article, 'an' if OPEN.match(new) else 'a')} {new}"
 
-        pattern = any_of(counterparts)
+        pattern = rf"(?:\b(?P<article>an?) )?(?P<word>{any_of(counterparts)})"
         return Exchanged(re.sub(pattern, exchanged, text, flags=re.IGNORECASE) if counterparts else text, words)
 
 

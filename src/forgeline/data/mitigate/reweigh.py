@@ -18,8 +18,8 @@ Counts = dict[tuple[str, str], float]
 def reweigh(tables: Tables, settings: Reweigh, config: Assess) -> Tables:
     """Return the tables with each weight times P(group) P(label) / P(group, label), by weighted counts.
 
-    Then group and label are independent in weighted counts, and the weights' sum stays. Rows without
-    group or label keep their weight.
+    Then group and label are independent in weighted counts, and the weights' sum stays, if every group has
+    rows of every label. Rows without group or label keep their weight.
     """
     counts = joint(tables, settings, config)
     total = sum(counts.values())
