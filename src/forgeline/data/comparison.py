@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import orjson
 import polars
 from pydantic import BaseModel
-from xxhash import xxh3_128_digest
 
-from forgeline.data import table
 from forgeline.data.history import Version, quarantine, reports, splits
+from forgeline.data.identities import ID, buckets, differing, pick, quarantined
 from forgeline.data.layout import NAMES
-
-ID = ["id_0", "id_1"]
-ROW = {"split": polars.UInt8, "line": polars.UInt32, "source": polars.UInt16, "content": polars.UInt64}
 
 
 class Rows(BaseModel):
@@ -71,32 +65,79 @@ def compare(root: Path, before: Version, after: Version, shown: int = 3) -> Comp
     """
     files = splits(root, before), splits(root, after)
     sources: dict[str, int] = {}
-    old, new = _differing(*files, sources)
-    came, went = new.join(old, on=ID, how="anti"), old.join(new, on=ID, how="anti")
-    both = old.join(new, on=ID, suffix="_new")
-    moved = both.filter(polars.col("split") != polars.col("split_new"))
-    changed = both.filter(
-        polars.col("split") == polars.col("split_new"), polars.col("content") != polars.col("content_new")
-    )
-    events = {"came": came, "went": went, "changed": changed, "moved_out": moved}
-    by_split = [(kind, _count(rows, "split")) for kind, rows in events.items()]
-    by_split.append(("moved_in", _count(moved, "split_new")))
-    by_source = [(kind, _count(rows, "source")) for kind, rows in events.items() if kind != "moved_out"]
-    rules = _rules(root, before), _rules(root, after)
+    rows = differing(*files, sources)
+    rules = [quarantined(quarantine(root, version)) for version in (before, after)]
+    tally = _Tally(shown)
+    for old, new, held, now_held in buckets(*rows, *rules):
+        tally.add(old, new, held, now_held)
     totals = [dict(each["rule"].value_counts().iter_rows()) for each in rules]
+    examples = {name: tally.examples(at, *(each[name] for each in files)) for at, name in enumerate(NAMES)}
     return Comparison(
         before=before.name,
         after=after.name,
-        splits={name: Rows(**{kind: n.get(at, 0) for kind, n in by_split}) for at, name in enumerate(NAMES)},
-        sources={name: Rows(**{kind: n.get(at, 0) for kind, n in by_source}) for name, at in sorted(sources.items())},
+        splits={name: tally.rows("split", at) for at, name in enumerate(NAMES)},
+        sources={name: tally.rows("source", at) for name, at in sorted(sources.items())},
         quarantine={
             rule: (totals[0].get(rule, 0), totals[1].get(rule, 0)) for rule in sorted({*totals[0], *totals[1]})
         },
-        taken=_count(went.join(rules[1].unique(ID), on=ID), "rule"),
-        released=_count(came.join(rules[0].unique(ID), on=ID), "rule"),
-        examples=_examples(*files, came, went, changed, shown),
+        taken=dict(sorted(tally.counts["taken", "rule"].items())),
+        released=dict(sorted(tally.counts["released", "rule"].items())),
+        examples={name: found for name, found in examples.items() if found},
         metrics=moved_numbers(reports(root, before), reports(root, after)),
     )
+
+
+class _Tally:
+    """What became of rows: counts by split, source and rule, and the first of each kind in each split."""
+
+    def __init__(self, shown: int) -> None:
+        self.shown = shown
+        self.counts: defaultdict[tuple[str, str], Counter[Any]] = defaultdict(Counter)
+        self.firsts: defaultdict[str, list[polars.DataFrame]] = defaultdict(list)
+
+    def add(
+        self, old: polars.DataFrame, new: polars.DataFrame, held: polars.DataFrame, now_held: polars.DataFrame
+    ) -> None:
+        """Add rows of both versions, and those that each had in quarantine."""
+        both = old.join(new, on=ID, suffix="_new")
+        stayed = polars.col("split") == polars.col("split_new")
+        moved = both.filter(~stayed)
+        events = {
+            "came": new.join(old, on=ID, how="anti"),
+            "went": old.join(new, on=ID, how="anti"),
+            "changed": both.filter(stayed, polars.col("content") != polars.col("content_new")),
+        }
+        for kind, rows in events.items():
+            self._count(kind, rows, "source")
+            self.firsts[kind].append(rows.sort("line").group_by("split", maintain_order=True).head(self.shown))
+        for kind, rows in {**events, "moved_out": moved}.items():
+            self._count(kind, rows, "split")
+        self._count("moved_in", moved.drop("split").rename({"split_new": "split"}), "split")
+        self._count("taken", events["went"].join(now_held.unique(ID), on=ID), "rule")
+        self._count("released", events["came"].join(held.unique(ID), on=ID), "rule")
+
+    def rows(self, column: str, value: int) -> Rows:
+        """Return the counts of a split or a source."""
+        return Rows(**{kind: self.counts[kind, column][value] for kind in Rows.model_fields})
+
+    def examples(self, split: int, old: Path, new: Path) -> dict[str, list[dict[str, Any]]]:
+        """Return the first rows of each kind in a split, given its files in both versions."""
+        came, went, changed = (
+            polars.concat(self.firsts[kind]).filter(polars.col("split") == split).sort("line").head(self.shown)
+            for kind in ("came", "went", "changed")
+        )
+        befores = pick(old, [*went["line"], *changed["line"]])
+        afters = pick(new, [*came["line"], *changed["line_new"]])
+        pairs = changed.select("line", "line_new").iter_rows()
+        found = {
+            "came": [afters[line] for line in came["line"]],
+            "went": [befores[line] for line in went["line"]],
+            "changed": [_difference(befores[line], afters[line_new]) for line, line_new in pairs],
+        }
+        return {kind: rows for kind, rows in found.items() if rows}
+
+    def _count(self, kind: str, rows: polars.DataFrame, column: str) -> None:
+        self.counts[kind, column].update(dict(rows[column].value_counts().iter_rows()))
 
 
 def moved_numbers(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Number]:
@@ -130,109 +171,6 @@ def _labels(rows: list[Any]) -> list[str]:
         if len(set(names)) == len(rows):
             return names
     return [str(number) for number in range(len(rows))]
-
-
-def _differing(
-    old: dict[str, Path], new: dict[str, Path], sources: dict[str, int]
-) -> tuple[polars.DataFrame, polars.DataFrame]:
-    """Return the rows of two versions whose lines are not the same, byte for byte, in the same split of the other."""
-    frames: tuple[list[polars.DataFrame], list[polars.DataFrame]] = ([], [])
-    for at, name in enumerate(NAMES):
-        if old[name] == new[name]:
-            continue
-        lines = [_lines(version[name]) for version in (old, new)]
-        for side, version in enumerate((old, new)):
-            only = lines[side].join(lines[1 - side], on=ID, how="anti")["line"].to_numpy()
-            frames[side].append(_read(version[name], only, at, sources))
-    empty = polars.DataFrame(schema=dict.fromkeys(ID, polars.UInt64) | ROW)
-    return tuple(polars.concat([empty, *side]).unique(ID, keep="first", maintain_order=True) for side in frames)
-
-
-def _lines(path: Path) -> polars.DataFrame:
-    digests = bytearray()
-    with path.open("rb") as file:
-        for line in file:
-            digests += xxh3_128_digest(line)
-    return _identities(digests).with_row_index("line")
-
-
-def _read(path: Path, numbers: Any, split: int, sources: dict[str, int]) -> polars.DataFrame:
-    wanted = np.zeros(int(numbers.max()) + 1 if len(numbers) else 0, bool)
-    wanted[numbers] = True
-    ids, contents, codes = bytearray(), bytearray(), bytearray()
-    with path.open("rb") as file:
-        for line in compress(file, wanted):
-            row = orjson.loads(line)
-            ids += xxh3_128_digest(row["id"].encode())
-            codes += sources.setdefault(row.get("source") or "none", len(sources)).to_bytes(2, "little")
-            row.pop("origin", None)
-            contents += xxh3_128_digest(orjson.dumps(row, option=orjson.OPT_SORT_KEYS))[:8]
-    return _identities(ids).with_columns(
-        polars.lit(split, polars.UInt8).alias("split"),
-        polars.Series("line", np.flatnonzero(wanted), polars.UInt32),
-        polars.Series("source", np.frombuffer(codes, "<u2"), polars.UInt16),
-        polars.Series("content", np.frombuffer(contents, "<u8"), polars.UInt64),
-    )
-
-
-def _identities(digests: bytearray) -> polars.DataFrame:
-    halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
-    return polars.DataFrame(
-        {name: halves[:, at] for at, name in enumerate(ID)}, schema=dict.fromkeys(ID, polars.UInt64)
-    )
-
-
-def _rules(root: Path, version: Version) -> polars.DataFrame:
-    """Return the rules that quarantined a version's rows, with the rows' ids."""
-    digests, rules = bytearray(), []
-    for path in quarantine(root, version):
-        part = table.read(path, columns=["id", "rule"])
-        for each in part["id"].to_pylist():
-            digests += xxh3_128_digest((each or "").encode())
-        rules.append(polars.Series("rule", part["rule"], polars.Categorical))
-    column = polars.concat(rules) if rules else polars.Series("rule", [], polars.Categorical)
-    return _identities(digests).with_columns(column.cast(polars.String))
-
-
-def _count(rows: polars.DataFrame, column: str) -> dict[Any, int]:
-    return dict(sorted(rows[column].value_counts().iter_rows()))
-
-
-def _examples(
-    old: dict[str, Path],
-    new: dict[str, Path],
-    came: polars.DataFrame,
-    went: polars.DataFrame,
-    changed: polars.DataFrame,
-    shown: int,
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for at, name in enumerate(NAMES):
-        first = {
-            kind: rows.filter(polars.col("split") == at).sort("line").head(shown)
-            for kind, rows in (("came", came), ("went", went), ("changed", changed))
-        }
-        befores = _pick(old[name], [*first["went"]["line"], *first["changed"]["line"]])
-        afters = _pick(new[name], [*first["came"]["line"], *first["changed"]["line_new"]])
-        pairs = first["changed"].select("line", "line_new").iter_rows()
-        kinds = {
-            "came": [afters[line] for line in first["came"]["line"]],
-            "went": [befores[line] for line in first["went"]["line"]],
-            "changed": [_difference(befores[line], afters[line_new]) for line, line_new in pairs],
-        }
-        if kept := {kind: rows for kind, rows in kinds.items() if rows}:
-            found[name] = kept
-    return found
-
-
-def _pick(path: Path, numbers: list[int]) -> dict[int, dict[str, Any]]:
-    """Return the rows on some lines of a file, by number."""
-    wanted = np.zeros(max(numbers, default=-1) + 1, bool)
-    wanted[numbers] = True
-    with path.open("rb") as file:
-        return {
-            int(n): orjson.loads(line) for n, line in zip(np.flatnonzero(wanted), compress(file, wanted), strict=True)
-        }
 
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
