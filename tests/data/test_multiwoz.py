@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from forgeline.config.schema import Data
+from forgeline.data import table
+from forgeline.data.fetch import fetch
 from forgeline.data.multiwoz import adapt_templates
 from forgeline.errors import DataError
 
@@ -84,6 +87,23 @@ def test_an_address_tagged_in_parts_is_cut_at_its_commas(tmp_path: Path) -> None
 def test_the_seed_decides(tmp_path: Path) -> None:
     templates = {"Booking-Book": {"Ref;": ["#BOOKING-BOOK-REF#", "ref #BOOKING-BOOK-REF#"]}}
     assert adapt(tmp_path, templates) == adapt(tmp_path, templates) != adapt(tmp_path, templates, seed=2)
+
+
+def test_fetch_writes_the_rows_as_parts(tmp_path: Path) -> None:
+    folder = tmp_path / "data/source"
+    folder.mkdir(parents=True)
+    texts = {"Hotel-Inform": {"Name;": ["#HOTEL-INFORM-NAME# .", "It is #HOTEL-INFORM-NAME# ."]}}
+    rows = adapt(folder, texts)
+    uris = [f"data/source/{name}" for name in ("templates.json", *(f"{name}_db.json" for name in DATABASES))]
+    sources = {"replies": {"uri": uris, "adapter": "multiwoz_templates", "license": "MIT"}}
+    fetching = {"sources": sources, "system": "You help.", "seed": 1}
+    config = Data.model_validate({"fetch": fetching, "assess": {"groups": {}, "associations": {}}})
+    assert fetch(tmp_path, config)["sources"]["replies"]["rows"] == 2
+    [part] = table.parts(tmp_path / "data/raw/replies")
+    found = list(table.to_rows(table.read(part)))
+    for row, expected in zip(found, rows, strict=True):
+        origin = {**expected["origin"], "source": "data/source/templates.json"}
+        assert row == {**expected, "origin": origin, "source": "replies", "references": [], "weight": 1.0}
 
 
 def test_faulty_files_are_one_sentence(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import errno
 import hashlib
 import io
 import os
+import socket
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from forgeline.config import load
 from forgeline.errors import SourceError
-from forgeline.sources import cache_root, remote, resolve
+from forgeline.sources import cache_root, locate, remote, resolve
 
 BODY = os.urandom(3_500_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -159,11 +161,64 @@ def test_fsspec_urls_are_cached_and_follow_changes(tmp_path: Path) -> None:
 
 
 def test_a_missing_storage_package_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("fsspec")
-    with pytest.raises(SourceError, match="pip install s3fs"):
-        resolve("s3://bucket/rows.jsonl", tmp_path)
+    with pytest.raises(SourceError, match="pip install gcsfs"):
+        resolve("gs://bucket/rows.jsonl", tmp_path)
     with pytest.raises(SourceError, match="no known protocol"):
         resolve("gopher://rows", tmp_path)
+
+
+def test_objects_keep_the_names_that_tell_them_apart(tmp_path: Path) -> None:
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for day in ("mon", "tue"):
+        files.pipe(f"/days/{day}/rows.txt", day.encode())
+    found = locate("memory://days/*/rows.txt", tmp_path)
+    assert [(name, path.read_text()) for name, path in found] == [
+        ("memory:///days/mon/rows.txt", "mon"),
+        ("memory:///days/tue/rows.txt", "tue"),
+    ]
+
+
+def test_secrets_are_taken_from_the_environment_and_never_said(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.content["/t0ken/a.bin"] = BODY
+    reference = f"{server.url}/${{SOURCE_TOKEN}}/%s#sha256={DIGEST}"
+    with pytest.raises(SourceError, match=r"\$\{SOURCE_TOKEN\}.*SOURCE_TOKEN is not set: export it"):
+        resolve(reference % "a.bin", tmp_path)
+    monkeypatch.setenv("SOURCE_TOKEN", "t0ken")
+    [(name, path)] = locate(reference % "a.bin", tmp_path)
+    assert path.read_bytes() == BODY and name == f"{server.url}/${{SOURCE_TOKEN}}/a.bin"
+    with pytest.raises(SourceError, match="404") as fault:
+        resolve(reference % "b.bin", tmp_path)
+    assert "t0ken" not in str(fault.value)
+    with pytest.raises(SourceError, match=r"//me:\*\*\*@nowhere") as fault:
+        resolve("gopher://me:hunter2@nowhere/a", tmp_path)
+    assert "hunter2" not in str(fault.value)
+
+
+@pytest.fixture
+def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of something that takes connections and never answers."""
+    import s3fs
+
+    monkeypatch.setattr(remote, "SILENCE", 0.1)
+    monkeypatch.setitem(remote.PATIENCE["s3"]["config_kwargs"], "read_timeout", 0.1)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield address
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("reference", [f"http://{{}}/a.bin#sha256={DIGEST}", "s3://bucket/rows.jsonl"])
+def test_a_remote_that_stops_answering_is_given_up(silence: str, tmp_path: Path, reference: str) -> None:
+    with pytest.raises(SourceError, match=r"could not be read .*check the network"):
+        resolve(reference.format(silence), tmp_path)
 
 
 def distributions() -> tuple[bytes, bytes]:
@@ -226,7 +281,7 @@ def test_an_unreachable_index_is_said_to_be(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_shipped_data_sources_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORGELINE_CACHE")
-    paths = [resolve(source, tmp_path)[0] for source in load().data.fetch.sources]
+    paths = [resolve(uri, tmp_path)[0] for source in load().data.fetch.sources.values() for uri in source.uri]
     assert all(path.is_relative_to(cache_root()) and path.stat().st_size for path in paths)
 
 

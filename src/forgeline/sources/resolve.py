@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from forgeline.errors import SourceError
-from forgeline.sources.environment import VARIABLE, expand, redact
+from forgeline.sources.environment import expand, redact
 from forgeline.sources.hub import resolve_hub
 from forgeline.sources.local import resolve_local
 from forgeline.sources.package import resolve_package
@@ -37,8 +37,6 @@ def locate(reference: str, root: Path) -> list[tuple[str, Path]]:
     Raises:
         SourceError: as `resolve` does.
     """
-    if not VARIABLE.search(reference):
-        return _locate(reference, root)
     try:
         return [(redact(name, reference), path) for name, path in _locate(expand(reference), root)]
     except SourceError as fault:
