@@ -73,9 +73,10 @@ def test_only_the_named_steps_are_taken() -> None:
     assert repair(text, []) == text
 
 
+SIGNS = "I ' m n't n t . , ? ! ; .. ( ) \" / & < > ` ``` { f(x) le l' mot é Ã© â€™ Ã à œ 中文 ， “ ’"
+MARKUP = "&amp; &lt; &#769; &#x80; <b> </b> <br/> <p\tclass=x> <script> </script> <!-- -->"
 PIECES = [
-    *"I ' m n't n t . , ? ! ; .. ( ) \" / & < > ` ``` { f(x) le l' mot é Ã© â€™ Ã à œ 中文 ， “ ’".split(" "),
-    *"&amp; &lt; &#769; &#x80; <b> </b> <br/> <p\tclass=x> <script> </script> <!-- -->".split(" "),
+    *f"{SIGNS} {MARKUP}".split(" "),
     *(" ", "  ", "\n", "\n\n", "\t", "\r", "\r\n", "\x1c", "\x1f", "\x85", "\xa0", "Â ", "\u2028", "\u200b", "\ufeff"),
     *("e\u0301", "\u0915\u094d", "\u05b0", "\ufb01", "\ue000", "\U0001fae8", "\x1b[3m"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -131,23 +132,31 @@ TextMeasure = Literal[
     "repeated_words",  # share of word 3-grams that came before in the text
     "repeated_lines",  # share of non-empty lines that came before in the text
     "pattern",  # matches of `pattern`
-    "language",  # probability that the text is in one of `languages`
-    "profanity",  # words of the profanity list
-    "toxicity",  # probability, less what the classifier gives the same sentence about any group
+    "language",  # probability that the text is in one of `languages`; 1 below 20 letters
+    "profanity",  # English words of the profanity list
+    "toxicity",  # probability that the worst sentence is toxic, by a classifier blind to the names of groups
 ]
 
 
 class Rule(Bound):
     """Rows whose measure lies outside the bounds go to quarantine, with the rule's name and the value.
 
-    A dry rule counts what it would remove and removes nothing.
+    A dry rule counts what it would remove and removes nothing. `pattern` is a regular expression as Rust's
+    `regex` reads it; `languages` are ISO 639 codes.
     """
 
     measure: TextMeasure
     over: Literal["completion", "prompt", "conversation"] = "completion"
     pattern: str | None = None
-    languages: list[str] | None = None
+    languages: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], Field(min_length=1)] | None = None
     dry_run: bool = False
+
+    @field_validator("pattern")
+    @classmethod
+    def _looks_at_nothing_else(cls, value: str | None) -> str | None:
+        if value and re.search(r"(?<!\\)(?:\\\\)*(?:\(\?<?[=!]|\\[1-9])", value):
+            raise ValueError("look-around and back-references are not understood: match only what is wrong")
+        return value
 
     @model_validator(mode="after")
     def _has_its_key(self) -> Rule:
