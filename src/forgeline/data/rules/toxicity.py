@@ -48,7 +48,7 @@ CIVIL = (
 )
 SENTENCES = 2500  # of each civil file
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
-SEEN = 3  # toxic texts with a word, from which on it is learned
+SEEN = 4  # toxic texts with a word, from which on it is learned
 COMMON = 0.002  # share of the civil sentences with a word, from which on it is not
 PENALTY = 1e-4
 ROUNDS = 800
@@ -168,8 +168,8 @@ def _fit(rows: Numbers, columns: Numbers, toxic: NDArray[numpy.bool_]) -> tuple[
     share = numpy.where(toxic, 0.5 / toxic.sum(), 0.5 / (~toxic).sum())
 
     def forward(values: Floats) -> Floats:
-        odds: Floats = numpy.bincount(rows, values[columns], n).astype(numpy.float64)
-        return odds + values[-1]
+        odds: Floats = numpy.bincount(rows, values[columns], n) + values[-1]
+        return odds
 
     def backward(residuals: Floats) -> Floats:
         return numpy.append(numpy.bincount(columns, residuals[rows], width), residuals.sum())
