@@ -133,9 +133,23 @@ def write_jsonl(path: Path, tables: Iterable[pyarrow.Table]) -> int:
         with partial.open("wb") as file:
             for table in tables:
                 count += table.num_rows
-                for row in to_rows(table):
-                    file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+                file.write(_lines(table).encode())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return count
+
+
+def _lines(table: pyarrow.Table) -> str:
+    """Return rows as JSON lines, without the columns that are null in all of them."""
+    present = [name for name in table.column_names if table[name].null_count < table.num_rows]
+    rows = polars.DataFrame(polars.from_arrow(table.select(present)))
+    plain = polars.struct([name for name in present if name not in JSON_FIELDS]).struct.json_encode()
+    lines: polars.Series = rows.select(
+        polars.concat_str(
+            plain.str.strip_suffix("}"),
+            *(part for name in JSON_FIELDS for part in (polars.lit(f',"{name}":'), polars.col(name))),
+            polars.lit("}\n"),
+        )
+    ).to_series()
+    return str(lines.str.join("").item()) if len(lines) else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,7 @@ from forgeline.config.schema import Data
 from forgeline.data import engine, table
 from forgeline.data.layout import NAMES
 from forgeline.data.splits.dealt import Dealt
-from forgeline.data.text import normalise, normalise_prompt
-from forgeline.records import Record
+from forgeline.data.text import normalise
 
 SCATTERED = table.SCHEMA.append(pyarrow.field("own_key", pyarrow.string()))
 SCATTERED = SCATTERED.append(pyarrow.field("prompt", pyarrow.uint64())).append(pyarrow.field("rank", pyarrow.uint64()))
@@ -96,28 +96,29 @@ def gather(task: Gather) -> None:
         with pyarrow.memory_map(str(path)) as file:
             batches.append(ipc.open_file(file).get_batch(task.batch))
     rows = pyarrow.Table.from_batches(batches).sort_by([("prompt", "ascending"), ("rank", "ascending")])
-    own_keys = rows["own_key"].to_pylist()
-    rows = table.to_rows(rows.select(table.SCHEMA.names))
-    table.write(task.target, table.from_rows(merge_rows(map(Record.model_validate, rows), own_keys)))
+    own_keys, prompts = rows["own_key"].to_pylist(), rows["prompt"].to_pylist()
+    records = table.to_rows(rows.select(table.SCHEMA.names))
+    table.write(task.target, table.from_rows(merge_rows(zip(records, prompts, own_keys, strict=True))))
 
 
-def merge_rows(rows: Iterable[Record], own_keys: Iterable[str]) -> list[dict[str, Any]]:
-    """Return one record for each prompt, with all its replies as references.
+def merge_rows(rows: Iterable[tuple[dict[str, Any], int, str]]) -> Iterator[dict[str, Any]]:
+    """Yield one record for each prompt, with all its replies as references.
 
-    The prompt's first row that nobody disliked gives the record. Disliked replies are no references,
-    so a prompt that has no other has none. `origin` holds the rows, their own keys and their subjects.
+    Rows come with the hash of their prompt, which leaves the system turn out, and with their own key. The
+    prompt's first row that nobody disliked gives the record. Disliked replies are no references, so a
+    prompt that has no other has none. `origin` holds the rows, their own keys and their subjects.
     """
-    prompts: dict[str, list[tuple[Record, str]]] = {}
-    for row, key in zip(rows, own_keys, strict=True):
-        prompts.setdefault(normalise_prompt(row) or normalise(row.completion), []).append((row, key))
-    merged = []
+    prompts: dict[tuple[int, str], list[tuple[dict[str, Any], str]]] = {}
+    for row, prompt, key in rows:
+        system = "\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "system")
+        prompts.setdefault((prompt, _normalised(system)), []).append((row, key))
     for group in prompts.values():
-        liked = [row for row, _ in group if row.label is not False]
-        references = [reply for row in liked for reply in [row.completion, *row.references]]
-        origin: dict[str, Any] = {"rows": [row.id for row, _ in group], "keys": sorted({key for _, key in group})}
-        if subjects := sorted({row.subject for row, _ in group if row.subject}):
+        liked = [row for row, _ in group if row.get("label") is not False]
+        references = [reply for row in liked for reply in [row["messages"][-1]["content"], *row["references"]]]
+        origin: dict[str, Any] = {"rows": [row["id"] for row, _ in group], "keys": sorted({key for _, key in group})}
+        if subjects := sorted({row["subject"] for row, _ in group if "subject" in row}):
             origin["subjects"] = subjects
-        first = [*liked, group[0][0]][0]
-        update = {"references": list(dict.fromkeys(references)), "origin": origin}
-        merged.append(first.model_copy(update=update).model_dump())
-    return merged
+        yield {**[*liked, group[0][0]][0], "references": list(dict.fromkeys(references)), "origin": origin}
+
+
+_normalised = lru_cache(maxsize=1024)(normalise)  # few system turns stand in many rows

@@ -44,8 +44,8 @@ class HeldOut:
 
     def array(self, name: str) -> NDArray[Any]:
         """Return one of the arrays: sorted hashes, the `_owner` of each, or the `_sieve` of all."""
-        array: NDArray[Any] = numpy.load(self.folder / f"{name}.npy", mmap_mode="r")
-        return array
+        # As plain arrays: a slice of a memmap costs far more.
+        return numpy.asarray(numpy.load(self.folder / f"{name}.npy", mmap_mode="r"))
 
     @cached_property
     def records(self) -> int:

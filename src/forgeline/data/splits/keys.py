@@ -49,9 +49,10 @@ def scan(task: Scan) -> tuple[int, dict[int, str]]:
     frame = polars.DataFrame(polars.from_arrow(columns.drop(COLUMNS)))
     rows = numpy.zeros(len(frame), ROW)
     rows["place"] = places(frame["key"], f"{rule.seed}:")
-    rows["rank"] = places(frame["id"], f"{rule.seed}:")
+    rows["rank"] = hashes(frame["id"])
     rows["prompt"] = hashes(texts.prompts)
-    rows["frozen"] = numpy.isin(places(frame["key"]), numpy.load(task.frozen))
+    if len(frozen := numpy.load(task.frozen)):
+        rows["frozen"] = numpy.isin(places(frame["key"]), frozen)
     names: dict[int, str] = {}
     if rule.strategy == "stratified":
         strata = polars.Series(
