@@ -80,7 +80,9 @@ REPORTED = {
         "counterfactual": [
             {"group": "female", "n": 3, "scorer": "toxicity", "gap": 0.2, "verdict": "too few", **INTERVAL}
         ],
-        "tone": [],
+        "tone": [
+            {"group": "male", "n": 40, "scorer": "toxicity", "difference": 0, "low": 0, "high": 0, "verdict": "no"}
+        ],
         "findings": [f"Female {SCRIPT}: more often."],
     },
     "split": {

@@ -112,10 +112,10 @@ def texts(folder: Path, languages: Sequence[tuple[str, int]], lengths: dict[str,
     for axis, unit in zip(axes[1:], ("characters", "words and signs"), strict=True):
         for (text, units), colour in zip(lengths.items(), (GREEN, BLUE), strict=True):
             if one := units.get(unit):
-                starts = [place * one["width"] for place in range(len(one["shares"]))]
+                edges = [place * one["width"] for place in range(len(one["shares"]) + 1)]
                 # Bins of two texts may differ in width: shares of one unit are comparable.
                 heights = [100 * share / one["width"] for share in one["shares"]]
-                axis.step(starts, heights, where="post", color=colour, label=text)
+                axis.stairs(heights, edges, color=colour, linewidth=1.5, label=text)
         axis.set(title=f"Length in {unit}", xlabel=unit, ylabel=f"% of rows a {unit.split()[0].removesuffix('s')}")
         axis.legend(frameon=False)
     _save(figure, folder / "texts.png")

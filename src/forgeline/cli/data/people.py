@@ -76,7 +76,7 @@ def import_(
             (
                 f"{one.first}, {one.second}",
                 one.rows,
-                f"{one.agreed:.0%}",
+                f"{one.agreed:.0%} ({one.low:.0%} to {one.high:.0%})",
                 "-" if one.kappa is None else f"{one.kappa:.2f}",
             )
             for one in outcome.agreement

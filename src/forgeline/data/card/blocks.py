@@ -6,6 +6,7 @@ the configuration and is shown as it stands: each form of the card escapes it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 Tone = Literal["good", "plain", "lost", "quiet"]
@@ -81,7 +82,7 @@ class Chart(NamedTuple):
 
     picture: str
     caption: str
-    drawn: list[Bars | Intervals | Histogram]
+    drawn: Sequence[Bars | Intervals | Histogram]
 
 
 class Example(NamedTuple):

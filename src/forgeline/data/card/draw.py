@@ -43,7 +43,7 @@ def intervals(chart: Intervals) -> str:
             f'<line class="{tone}" x1="{place(least)}" x2="{place(most)}" y1="50%" y2="50%"/>'
             f'<circle class="{tone}" cx="{place(middle)}" cy="50%" r="4"/>'
         )
-        shown = f"{middle:{'+' if low < 0 else ''}.{digits}f}"
+        shown = f"{round(middle, digits) + 0.0:{'+' if low < 0 else ''}.{digits}f}"
         rows.append(
             f'<div class="row"><span class="label">{_label(label)}</span>'
             f'<svg class="track" role="img" aria-label="{least:.2f} to {most:.2f}">{nought}{mark}</svg>'
@@ -94,7 +94,8 @@ def _scale(low: float, high: float) -> tuple[float, float, float]:
     span = (high - low) or 1.0
     step = 10 ** math.floor(math.log10(span / TICKS))
     step = next(step * lead for lead in (1, 2, 5, 10) if span / (step * lead) <= TICKS)
-    return step, step * math.floor(low / step), step * math.ceil(high / step) if high > 0 else 0.0
+    bottom, top = step * math.floor(low / step), step * math.ceil(high / step)
+    return step, bottom, top if top > bottom else bottom + step
 
 
 def _number(value: float) -> str:

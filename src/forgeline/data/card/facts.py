@@ -31,7 +31,7 @@ def gather(root: Path, config: Data) -> dict[str, Any]:
         "config_digest": config.digest(),
         "splits": {name: file_digest(root / path) for name, path in SPLITS.items()},
         "people": {"people": len({one.who for one in verdicts}), **Counter(one.verdict for one in verdicts)},
-        "removed": examples(root, config),
+        "removed": examples(root),
         "recognisers": _recognisers(root, config),
         **distributions(root, config, reports["clean"]["rows"]["kept"]),
     }

@@ -98,19 +98,8 @@ def bias(facts: Facts) -> Section:
         (f"{row['group']} (n={count(row['n'])}): {row['word']}", row["low"], row["log_odds"], row["high"], True)
         for row in found["words"]
     ]
-    scored = [(row, "the same reply said of others", row["gap"]) for row in found["counterfactual"]]
-    scored += [(row, "replies of others", row["difference"]) for row in found["tone"]]
-    gaps = [
-        (
-            f"{row['group']} (n={count(row['n'])}): {row['scorer']}, {against}",
-            row["low"],
-            value,
-            row["high"],
-            _sure(row),
-        )
-        for row, against, value in scored
-        if row["low"] is not None
-    ]
+    same = [_scored(row, row["gap"]) for row in found["counterfactual"] if row["low"] is not None]
+    tone = [_scored(row, row["difference"]) for row in found["tone"] if row["low"] is not None]
     blocks: list[Block] = [
         Prose(words),
         Chart(
@@ -122,16 +111,22 @@ def bias(facts: Facts) -> Section:
             ],
         ),
     ]
-    if telling or gaps:
-        charts = [
-            Intervals("Words that go with one group of a category", "log-odds", telling),
-            Intervals("Scores, less the scorer's baseline", "difference", gaps),
-        ]
-        blocks.append(Chart("gaps.png", "Estimates with intervals.", [chart for chart in charts if chart.rows]))
+    charts = [
+        Intervals("Words that go with one group of a category", "log-odds", telling),
+        Intervals("Scores of a reply, against the same reply said of others", "difference", same),
+        Intervals("Scores of replies, against replies of others", "difference", tone),
+    ]
+    if telling or same or tone:
+        caption = "Estimates with intervals; scores are less what the scorer gives the groups' words alone."
+        blocks.append(Chart("gaps.png", caption, [chart for chart in charts if chart.rows]))
     gates: list[tuple[Cell, ...]] = [(Code(name), Number(f"{value:.3f}")) for name, value in found["gates"].items()]
     if gates:
         blocks += [Prose("What gates can bound:"), Table(("measure", "value"), gates)]
     return Section("Bias", [*blocks, Points(found["findings"])])
+
+
+def _scored(row: Facts, value: float) -> tuple[str, float, float, float, bool]:
+    return f"{row['group']} (n={count(row['n'])}): {row['scorer']}", row["low"], value, row["high"], _sure(row)
 
 
 def _sure(row: Facts) -> bool:

@@ -27,6 +27,8 @@ from forgeline.data.card.blocks import (
 from forgeline.data.card.draw import bars, histogram, intervals
 from forgeline.data.card.style import STYLE
 
+FOLDED = 12  # sentences that are shown without being asked for
+
 
 def render(title: str, sections: Sequence[Section]) -> str:
     """Return the card as an HTML page; what comes from the data cannot become markup."""
@@ -64,7 +66,7 @@ def _block(block: Block) -> str:
         case Prose():
             return f"<p>{_prose(block.words)}</p>"
         case Points():
-            return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in block.sentences)}</ul>"
+            return _points(block.sentences)
         case Figures():
             pairs = "".join(
                 f"<div><dt>{escape(name)}</dt><dd>{escape(number)}</dd></div>" for name, number in block.numbers
@@ -78,6 +80,13 @@ def _block(block: Block) -> str:
         case Examples():
             rows = "".join(_example(row) for row in block.rows)
             return f'<div class="examples"><h3>{escape(block.title)}</h3><div>{rows}</div></div>'
+
+
+def _points(sentences: list[str]) -> str:
+    points = f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+    if len(sentences) <= FOLDED:
+        return points
+    return f"<details><summary>{len(sentences)} findings in sentences</summary>{points}</details>"
 
 
 def _drawn(chart: Bars | Intervals | Histogram) -> str:

@@ -14,7 +14,6 @@ from forgeline.data.card.blocks import (
     Examples,
     Figures,
     Histogram,
-    Intervals,
     Number,
     Prose,
     Section,
@@ -86,10 +85,9 @@ def _sources(facts: Facts) -> Section:
         places += [
             (Code(name), Code(CREDENTIALS.sub("//…@", uri))) for uri in facts["config"]["fetch"]["sources"][name]["uri"]
         ]
-    words = (
-        f"{count(fetch['rows'])} rows were read, {count(fetch['malformed'])} of them malformed; "
-        f"{count(fetch['erased'])} more were left out because their subjects asked to be forgotten."
-    )
+    words = f"{count(fetch['rows'])} rows were read, {count(fetch['malformed'])} of them malformed."
+    if fetch["erased"]:
+        words += f" {count(fetch['erased'])} more were left out because their subjects asked to be forgotten."
     headings = ("source", "licence", "read", "weight in training", "files", "rows", "malformed", "erased")
     return Section(
         "Sources and licences",
@@ -139,7 +137,7 @@ def _cleaning(facts: Facts) -> Section:
         [
             Prose(words),
             Chart("fate.png", "Rows by what became of them.", [fates]),
-            Table(("rule", "removes a row for", "", "rows"), listed),
+            Table(("rule", "removes a row for", "effect", "rows"), listed),
             Prose("Copies, merged into the best of them:"),
             Table(("copy", "rows"), copies),
         ],
@@ -190,7 +188,7 @@ def _texts(facts: Facts) -> Section:
         )
         for text, unit, one in measured
     ]
-    histograms: list[Bars | Intervals | Histogram] = [
+    histograms = [
         Histogram(f"{text.capitalize()}, {unit}", unit, one["width"], one["shares"], one["beyond"])
         for text, unit, one in measured
     ]

@@ -31,6 +31,7 @@ p { margin: 0 0 1rem; max-width: 44rem; }
 ul { margin: 0 0 1.2rem; padding-left: 1.2rem; max-width: 46rem; }
 li { margin: .3rem 0; font-size: .9375rem; line-height: 1.5; }
 nav li { margin: 0; font-size: inherit; }
+summary { cursor: pointer; color: var(--accent); font-size: .9375rem; margin: 0 0 .8rem; width: fit-content; }
 code { font: .86em/1.5 var(--fixed); background: var(--wash); border-radius: 4px; padding: .1em .35em;
   overflow-wrap: anywhere; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: 1px; margin: 0 0 1.6rem;
@@ -79,7 +80,7 @@ article dl { display: grid; grid-template-columns: 5.6rem minmax(0, 1fr); gap: .
   font-size: .875rem; line-height: 1.5; }
 article dt { color: var(--soft); }
 article dd { margin: 0; overflow-wrap: anywhere; white-space: pre-line; }
-@media (max-width: 60rem) {
+@media screen and (max-width: 60rem) {
   body { display: block; }
   nav { position: static; max-height: none; padding: 1.5rem 1.25rem 0; }
   nav p { display: none; }
@@ -95,10 +96,14 @@ article dd { margin: 0; overflow-wrap: anywhere; white-space: pre-line; }
   :root { --ink: #000; --soft: #444; --line: #ccc; --paper: #fff; --wash: #fff; --accent: #2f6fa7; --good: #3a8f5c;
     --lost: #d9822b; --quiet: #a9b4be; }
   @page { margin: 16mm; }
-  body { display: block; font-size: 10pt; }
-  nav { position: static; max-height: none; padding: 0; }
+  details::details-content { content-visibility: visible; block-size: auto; }
+  summary { color: var(--soft); }
+  html { font-size: 11.5px; }
+  body { display: block; font-size: 1rem; }
+  nav { display: none; }
   main { padding: 0; }
-  h2 { break-after: avoid; }
+  h2, h3 { break-after: avoid; }
   figure { border: 1px solid var(--line); }
-  figure, article, tr, .figures { break-inside: avoid; } }
+  .chart, article, tr, .figures { break-inside: avoid; }
+  .wide { overflow: visible; } }
 """

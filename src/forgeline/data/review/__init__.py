@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forgeline.data.review.agreement import Agreement, agreement
-from forgeline.data.review.choice import Item, quarantined, sample
+from forgeline.data.review.choice import Item, quarantined, rank, sample
 from forgeline.data.review.decisions import Conflict, Decision, Imported, decisions, take_in
 from forgeline.data.review.formats import FORMATS, Format, export, read
 
@@ -19,6 +19,7 @@ __all__ = [
     "decisions",
     "export",
     "quarantined",
+    "rank",
     "read",
     "sample",
     "take_in",

@@ -11,13 +11,16 @@ from typing import NamedTuple
 class Agreement(NamedTuple):
     """How often two people gave the same verdict on `rows` rows, as a share, and Cohen's kappa.
 
-    Kappa (Cohen, 1960) is None where chance alone would make them agree every time.
+    `low` and `high` are the share's Wilson interval at 95 %. Kappa (Cohen, 1960) is None where chance
+    alone would make them agree every time.
     """
 
     first: str
     second: str
     rows: int
     agreed: float
+    low: float
+    high: float
     kappa: float | None
 
 
@@ -34,11 +37,15 @@ def agreement(verdicts: Mapping[str, Mapping[str, str]]) -> list[Agreement]:
 
 
 def _of(first: str, second: str, counts: Counter[tuple[str, str]]) -> Agreement:
+    from forgeline.data.bias.intervals import wilson
+
     rows = counts.total()
-    agreed = sum(count for (one, other), count in counts.items() if one == other) / rows
+    same = sum(count for (one, other), count in counts.items() if one == other)
+    agreed = same / rows
     ones, others = Counter[str](), Counter[str]()
     for (one, other), count in counts.items():
         ones[one] += count
         others[other] += count
     chance = sum(ones[verdict] * others[verdict] for verdict in ones) / rows**2
-    return Agreement(first, second, rows, agreed, None if chance == 1 else (agreed - chance) / (1 - chance))
+    kappa = None if chance == 1 else (agreed - chance) / (1 - chance)
+    return Agreement(first, second, rows, agreed, *wilson(same, rows, 0.95), kappa)

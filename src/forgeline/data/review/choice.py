@@ -33,7 +33,7 @@ def sample(root: Path, split: str, count: int, seed: int) -> list[Item]:
     Raises:
         DataError: if the split is not there.
     """
-    ranked = ((_rank(row["id"], seed), number, row) for number, row in enumerate(read_jsonl(root / SPLITS[split])))
+    ranked = ((rank(row["id"], seed), number, row) for number, row in enumerate(read_jsonl(root / SPLITS[split])))
     return [_item(row) for *_, row in heapq.nsmallest(count, ranked)]
 
 
@@ -43,7 +43,7 @@ def quarantined(root: Path, rule: str | None, count: int, seed: int) -> list[Ite
     Raises:
         DataError: if the rule removed none.
     """
-    paths = table.parts(root / QUARANTINE)
+    paths = sorted((root / QUARANTINE).rglob("*.parquet"))  # none, if no rule removed a row
     rules: set[str] = set()
     places: dict[int, list[int]] = defaultdict(list)
     for *_, part, place in heapq.nsmallest(count, _places(paths, rule, seed, rules)):
@@ -55,7 +55,7 @@ def quarantined(root: Path, rule: str | None, count: int, seed: int) -> list[Ite
         )
     rows = [row for part, chosen in places.items() for row in table.read(paths[part]).take(chosen).to_pylist()]
     # Rows of one id are one to those who judge them.
-    items = {row["id"]: _item(row) for row in sorted(rows, key=lambda row: (_rank(row["id"], seed), row["rule"]))}
+    items = {row["id"]: _item(row) for row in sorted(rows, key=lambda row: (rank(row["id"], seed), row["rule"]))}
     return list(items.values())
 
 
@@ -72,6 +72,11 @@ def present(root: Path, ids: set[str]) -> set[str]:
     return found
 
 
+def rank(name: str, seed: int | str) -> int:
+    """Return a row's place among all rows, by its id: another seed gives another order."""
+    return xxhash.xxh3_64_intdigest(f"{seed}:{name}".encode())
+
+
 def _places(paths: list[Path], rule: str | None, seed: int, rules: set[str]) -> Iterator[tuple[int, str, int, int]]:
     """Yield the rank, id, part and row of each removed row; note the rules met on the way."""
     for part, path in enumerate(paths):
@@ -79,11 +84,7 @@ def _places(paths: list[Path], rule: str | None, seed: int, rules: set[str]) -> 
         for place, row in enumerate(columns.to_pylist()):
             rules.add(row["rule"])
             if row["fault"] is None and rule in (None, row["rule"]):
-                yield _rank(row["id"], seed), row["id"], part, place
-
-
-def _rank(name: str, seed: int) -> int:
-    return xxhash.xxh3_64_intdigest(f"{seed}:{name}".encode())
+                yield rank(row["id"], seed), row["id"], part, place
 
 
 def _item(row: dict[str, Any]) -> Item:
