@@ -12,7 +12,7 @@ import pyarrow
 import pytest
 
 from forgeline.config import load
-from forgeline.config.schema import Assess, Data
+from forgeline.config.schema import Assess, Data, Gate, Policy
 from forgeline.data import table
 from forgeline.data.assess import assess
 from forgeline.data.bias import counterfactual
@@ -21,7 +21,9 @@ from forgeline.data.bias.intervals import Moments, moments, newcombe, student, w
 from forgeline.data.bias.report import bias_report
 from forgeline.data.bias.scorers import SCORERS
 from forgeline.data.layout import KEPT, QUARANTINE
+from forgeline.data.versions import DataVersion
 from forgeline.errors import DataError
+from forgeline.registry.gates import Evidence, judge
 
 SETTINGS: dict[str, Any] = {
     "groups": {"gender": {"female": ["she", "her"], "male": ["he", "his"]}},
@@ -249,3 +251,20 @@ def test_every_shipped_counterpart_is_a_word_that_is_counted(shipped: Data) -> N
         if counterparts != "english_gender":
             for group, word in chain.from_iterable(row.items() for row in counterparts):
                 assert word in shipped.assess.groups[category][group], f"{category}: {group}: {word}"
+
+
+def test_a_version_from_before_has_no_evidence_of_bias_and_its_gate_blocks() -> None:
+    before = {"digest": "d", "hashes": {}, "counts": {}, "test_leakage": 0, "unmasked_pii": 0, "data_card": True}
+    old = DataVersion.model_validate(before | {"paths": {}})
+    policy = Policy(gates={"g": Gate(evidence="tone_gap", max=0.1)})
+    for bias, outcome in (({}, "unknown"), ({"tone_gap": 0.05}, "pass"), ({"tone_gap": 0.2}, "fail")):
+        known = {**old.bias, **bias}
+        [verdict] = judge(policy, Evidence(values=known, differences={}, champion=None))
+        assert verdict.outcome == outcome
+
+
+def test_what_the_shipped_policy_asks_for_is_in_the_report(shipped: Data) -> None:
+    found = report(rows(["She is here, in the church."] * 40 + ["He is here."] * 40), shipped.assess.model_dump())
+    asked = {gate.evidence for gate in load().policy.gates.values()}
+    bias = {name for name in asked if name.endswith(("_gap", "_disparity"))}
+    assert len(bias) == 4 and bias == found["gates"].keys()

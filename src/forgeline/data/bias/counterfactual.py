@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from forgeline.config.schema import Assess
 from forgeline.data.bias.exchange import Exchange, any_of
 from forgeline.data.bias.groups import Group, Rows, drawn, listed
-from forgeline.data.bias.intervals import SMALL, Moments, Row, compare_means, moments, rounded, student
+from forgeline.data.bias.intervals import SMALL, Moments, Row, compare_means, moments, rounded, side, student
 from forgeline.data.bias.scorers import SCORERS
 
 TEMPLATES = (
@@ -120,7 +120,7 @@ def counterfactual(sampled: Sampled, config: Assess) -> list[Row]:
         if not gap.rows:
             continue
         low, high = student(gap, config.confidence)
-        verdict = "no gap shown" if low <= 0 <= high else f"{'higher' if low > 0 else 'lower'} than said of others"
+        verdict = ("no gap shown", "higher than said of others", "lower than said of others")[side(low, high)]
         if gap.rows < SMALL:
             verdict = "too few to conclude from"
         row: Row = {

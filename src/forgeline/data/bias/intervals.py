@@ -111,7 +111,7 @@ def compare_means(one: Moments, other: Moments, confidence: float) -> Row:
 
 def rounded(value: float) -> float | None:
     """Return a figure as reports have it; None for what is not finite."""
-    return round(float(value), 5) if math.isfinite(value) else None
+    return round(float(value), 5) + 0.0 if math.isfinite(value) else None  # no negative zero
 
 
 def shown(row: Row) -> bool:
@@ -119,14 +119,16 @@ def shown(row: Row) -> bool:
     return bool(row["verdict"] in {"more", "less"})
 
 
+def side(low: float, high: float) -> int:
+    """Return on which side of zero an interval lies, 1 or -1, as far as a report's digits tell; else 0."""
+    return int(round(low, 5) > 0) - int(round(high, 5) < 0)
+
+
 def _compared(kind: str, one: Moments, other: Moments, interval: Interval) -> Row:
     low, high = interval
+    verdict = ("no difference shown", "more", "less")[side(low, high)]
     if min(one.rows, other.rows) < SMALL:
         verdict = "too few to conclude from"
-    elif low <= 0 <= high:
-        verdict = "no difference shown"
-    else:
-        verdict = "more" if low > 0 else "less"
     figures = {kind: one.mean, "rest": other.mean, "difference": one.mean - other.mean, "low": low, "high": high}
     return {**{name: rounded(value) for name, value in figures.items()}, "verdict": verdict}
 
