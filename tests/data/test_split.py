@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from forgeline.cli import app
-from forgeline.config.schema import Assess, Data, Fetch, NearDuplicates, Source, Split
+from forgeline.config.schema import Assess, Data, Fetch, Mitigate, NearDuplicates, Source, Split
 from forgeline.data import table
 from forgeline.data.layout import FROZEN, KEPT, NAMES, SPLITS
 from forgeline.data.split import split_rows
@@ -306,6 +306,21 @@ def test_sources_stand_as_their_weights_in_every_beginning(tmp_path: Path) -> No
     for size in (20, 50, 200):
         beginning = Counter(train[:size])
         assert all(abs(beginning[name] - size * share) <= 1.5 for name, share in (("a", 0.6), ("b", 0.3), ("c", 0.1)))
+
+
+def test_a_mitigated_row_that_says_what_a_held_out_one_says_is_left_out(tmp_path: Path) -> None:
+    rows = [row(f"Is {who} number {n}?", "Yes.", f"{who} {n}") for n in range(60) for who in ("he", "she")]
+    words = {"gender": {"female": ["she"], "male": ["he"]}}
+    assess = Assess(groups=words, associations={}, counterparts={"gender": [{"female": "she", "male": "he"}]})
+    config = configured().model_copy(update={"assess": assess, "mitigate": Mitigate(augment=["gender"])})
+    report = run(tmp_path, rows, config)
+    train, held_out = (
+        {one.messages[0].content for name in names for one in read_records(tmp_path / SPLITS[name])}
+        for names in (NAMES[:1], NAMES[1:])
+    )
+    left_out = report["mitigation"]["left_out_as_leaks"]
+    assert left_out > 0 and not train & held_out
+    assert report["rows"]["train"] == report["mitigation"]["rows"]["after"] - left_out
 
 
 def test_weights_are_of_all_sources_or_of_none(tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ def write_jsonl(path: Path, tables: Iterable[pyarrow.Table]) -> int:
 
 def _lines(table: pyarrow.Table) -> str:
     """Return rows as JSON lines, without the columns that are null in all of them."""
+    if not table.num_rows:
+        return ""
     present = [name for name in table.column_names if table[name].null_count < table.num_rows]
     rows = polars.DataFrame(polars.from_arrow(table.select(present)))
     plain = polars.struct([name for name in present if name not in JSON_FIELDS]).struct.json_encode()
@@ -152,4 +154,4 @@ def _lines(table: pyarrow.Table) -> str:
             polars.lit("}\n"),
         )
     ).to_series()
-    return str(lines.str.join("").item()) if len(lines) else ""
+    return str(lines.str.join("").item())
