@@ -85,7 +85,8 @@ def read(path: Path, who: str) -> list[Decision]:
             return list(_read_csv(path, who))
         value = orjson.loads(path.read_bytes())
     except (OSError, UnicodeDecodeError, csv.Error, orjson.JSONDecodeError) as fault:
-        raise DataError(f"{path} cannot be read: {fault}.") from None
+        reason = fault.strerror if isinstance(fault, OSError) else fault
+        raise DataError(f"{path} cannot be read: {reason}.") from None
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise DataError(f"{path}: expected a JSON list of Label Studio tasks or Argilla records.")
     found: list[Decision] = []
