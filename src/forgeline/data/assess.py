@@ -31,9 +31,8 @@ def assess(root: Path, config: Data) -> dict[str, Any]:
 
     lost = partial(removed, config=config.assess, rules=frozenset(config.clean.rules))
     columns = [*COLUMNS, "rule", "duplicate_of"]
-    quarantined = engine.run(
-        partial(_of_part, function=lost, columns=columns), table.parts(root / QUARANTINE), config, "assess"
-    )
+    removed_parts = sorted((root / QUARANTINE).rglob("*.parquet"))  # none, if no rule removed a row
+    quarantined = engine.run(partial(_of_part, function=lost, columns=columns), removed_parts, config, "assess")
     report = bias_report(over, config.assess, quarantined)
     write_json(root / REPORTS / "bias.json", report)
     charts.bias(root / REPORTS, report)
