@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from forgeline.config import load
 from forgeline.config.schema import Clean, NearDuplicates, Rule
 from forgeline.data import table
-from forgeline.data.clean import clean
+from forgeline.data.clean import clean, clean_into
 from forgeline.data.layout import CACHE, KEPT, QUARANTINE, RAW
 from forgeline.errors import DataError
 
@@ -38,13 +38,14 @@ def run_clean(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("clean")
     shipped = load(Path(__file__).parents[2]).data
 
-    def run(rows: Iterable[Row], rules: Clean, part: int = 100, **more: Any) -> tuple[list[Row], list[Row], Row]:
+    def run(rows: Iterable[Row], rules: Clean, part: int = 50, **more: Any) -> tuple[list[Row], list[Row], Row]:
         for name in (RAW, KEPT, QUARANTINE, CACHE):
             shutil.rmtree(root / name, ignore_errors=True)
         rows = list(rows)
         for start in range(0, len(rows), part):
             table.write(root / RAW / f"here/{start:05d}.parquet", table.from_rows(rows[start : start + part]))
-        report = clean(root, shipped.model_copy(update={"clean": rules, **more}))
+        config = shipped.model_copy(update={"clean": rules, "workers": 1, **more})
+        report = clean_into((root / KEPT).parent, root, config)
         return read(root, KEPT), read(root, QUARANTINE), report
 
     return run
@@ -126,8 +127,10 @@ def test_people_have_the_last_word(run_clean: Run, monkeypatch: pytest.MonkeyPat
         "r3": Decision(id="r3", verdict="edit", completion="Better .", who="ana", when=when),
     }
     monkeypatch.setattr("forgeline.data.mend.decisions", lambda _: decided)
-    kept, [dropped], _ = run_clean([row(n, f"p{n}", "x" * n) for n in (1, 2, 3)], Clean(rules=RULES))
+    rows = [row(1, "p", "x"), row(2, "q", "xx"), row(3, "r", "xxx"), *(row(n, "p", f"reply {n}") for n in range(4, 9))]
+    kept, removed, _ = run_clean(rows, Clean(rules=RULES, max_references=1))
     assert {one["id"]: texts(one)[1] for one in kept} == {"r1": "x", "r3": "Better."}
+    dropped = next(one for one in removed if one["id"] == "r2")
     assert dropped["rule"] == "reviewer" and "ana" in dropped["detail"]
 
 
@@ -168,9 +171,12 @@ def made(drawn: list[tuple[str, str, int]]) -> list[Row]:
 @given(ROWS)
 def test_rows_are_conserved_and_cleaning_twice_changes_nothing(run_clean: Run, drawn: list[Any]) -> None:
     rows = made(drawn)
-    kept, removed, _ = run_clean(rows, STRICT)
-    assert len(kept) + len(removed) == len(rows)
-    assert all((one.get("duplicate_of") is not None) == one["rule"].endswith("_duplicate") for one in removed)
+    kept, removed, report = run_clean(rows, STRICT)
+    assert len(kept) + len(removed) == len(rows) == report["rows"]["in"]
+    merged = [one for one in removed if one["rule"].endswith("_duplicate")]
+    assert len(merged) == report["rows"]["merged"]
+    assert {one.get("duplicate_of") for one in removed} - {None} == {one["duplicate_of"] for one in merged}
+    assert {one["duplicate_of"] for one in merged} <= {one["id"] for one in kept}
     again, nothing, _ = run_clean(kept, STRICT)
     assert again == kept and not nothing
 
@@ -192,4 +198,4 @@ def test_the_order_and_the_parts_of_rows_change_nothing(
 def test_the_number_of_workers_changes_no_byte(run_clean: Run) -> None:
     rows = [row(n, f"question {n % 40}", f"an answer of some words, number {n % 90}") for n in range(300)]
     rules = Clean(near_duplicates=NearDuplicates())
-    assert run_clean(rows, rules, workers=1) == run_clean(rows, rules, workers=2)
+    assert run_clean(rows, rules, part=30, workers=1) == run_clean(rows, rules, part=30, workers=2)

@@ -14,7 +14,7 @@ import polars
 import pyarrow
 
 from forgeline.config.schema import Data
-from forgeline.data import charts, engine, table
+from forgeline.data import charts, engine, rules, table
 from forgeline.data.layout import CACHE, KEPT, QUARANTINE, RAW, REPORTS
 from forgeline.data.mend import Files, counts_of, flat_texts, mend_part, settings_digest, with_verdict
 from forgeline.data.pii import Masker
@@ -49,12 +49,13 @@ def clean(root: Path, config: Data) -> dict[str, Any]:
 
 def clean_into(folder: Path, root: Path, config: Data) -> dict[str, Any]:
     """Write `kept/` and `quarantine/` into a folder and return the report."""
+    rules.check(config.clean.rules)
     parts = table.parts(root / RAW)
     names = [part.relative_to(root / RAW) for part in parts]
     mended, work = root / CACHE / "mended", root / CACHE / "settled"
-    settings = value_digest([settings_digest(config.clean, root), code_digest("data")])
+    settings = value_digest([settings_digest(config, root), code_digest("data")])
     stems = [mended / value_digest([settings, file_digest(part)])[:32] for part in parts]
-    mend = partial(mend_part, config=config.clean, root=root)
+    mend = partial(mend_part, config=config, root=root)
     for _ in engine.run(mend, list(zip(parts, stems, strict=True)), config, "mend"):
         pass
     rest = Rest.of(stems)

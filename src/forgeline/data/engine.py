@@ -15,6 +15,8 @@ from forgeline.config.schema import Data
 from forgeline.errors import DataError
 from forgeline.progress import progress_bar
 
+FEW = 8  # tasks for which starting other processes costs more than it saves
+
 Task = TypeVar("Task")
 Done = TypeVar("Done")
 
@@ -28,7 +30,7 @@ def run(function: Callable[[Task], Done], tasks: Sequence[Task], config: Data, t
     with progress_bar(title, len(tasks), "parts") as bar:
         if config.engine == "ray":
             results = _on_ray(function, tasks, config.workers)
-        elif len(tasks) > 1 and (config.workers or os.cpu_count() or 1) > 1:
+        elif len(tasks) >= FEW and (config.workers or os.cpu_count() or 1) > 1:
             results = _in_pool(function, tasks, min(config.workers or os.cpu_count() or 1, len(tasks)))
         else:
             results = map(function, tasks)

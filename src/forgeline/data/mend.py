@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import pyarrow.compute
 import xxhash
 from numpy.typing import NDArray
 
-from forgeline.config.schema import Clean
+from forgeline.config.schema import Data, NearDuplicates, Repair
 from forgeline.data import kernels, rules, table
 from forgeline.data.pii import Masker
 from forgeline.data.repair import repair_texts
@@ -34,6 +34,7 @@ REMOVED = pyarrow.schema(
         ("duplicate_of", pyarrow.string()),
     ]
 )
+REFERENCES = 59  # where a rank says, in four bits, how many references are missing to 15
 KEYS = ("prompt", "reply", "exact", "name", "rank")
 
 
@@ -114,21 +115,23 @@ class Turns(NamedTuple):
         return polars.Series(mask)
 
 
-def settings_digest(config: Clean, root: Path) -> str:
+def settings_digest(config: Data, root: Path) -> str:
     """Return what, beside a part's rows, its mended files depend on; the code is not among it."""
-    key = os.environ.get(config.pii.key) if config.pii.replace == "pseudonym" else None
+    pii = config.clean.pii
+    key = os.environ.get(pii.key) if pii.replace == "pseudonym" else None
     decided = {name: decision.model_dump() for name, decision in decisions(root).items()}
-    recognisers = (root / config.pii.recognisers).read_text(encoding="utf-8") if config.pii.recognisers else None
-    return value_digest([config.model_dump(mode="json", exclude={"max_references"}), decided, recognisers, key])
+    recognisers = (root / pii.recognisers).read_text(encoding="utf-8") if pii.recognisers else None
+    settings = config.clean.model_dump(mode="json", exclude={"max_references"})
+    return value_digest([settings, config.assess.groups, decided, recognisers, key])
 
 
-def mend_part(task: tuple[Path, Path], config: Clean, root: Path) -> None:
+def mend_part(task: tuple[Path, Path], config: Data, root: Path) -> None:
     """Mend a raw part, given with the stem of its mended files, which are written last to first needed."""
     part, stem = task
     files = Files.at(stem)
     if files.counts.exists():
         return
-    mended = mend(table.read(part), config, Masker(config.pii, root), decisions(root))
+    mended = mend(table.read(part), config, Masker(config.clean.pii, root), decisions(root))
     table.write(files.kept, mended.kept)
     table.write(files.removed, mended.removed)
     arrays = ((files.keys, mended.keys), (files.bands, mended.bands), (files.offsets, mended.texts.offsets))
@@ -144,7 +147,7 @@ def counts_of(stem: Path) -> dict[str, dict[str, int]]:
     return counts
 
 
-def mend(rows: pyarrow.Table, config: Clean, masker: Masker, decided: dict[str, Decision]) -> Mended:
+def mend(rows: pyarrow.Table, config: Data, masker: Masker, decided: dict[str, Decision]) -> Mended:
     """Return the rows of a part mended and judged. What is removed holds masked text, like what is kept."""
     masked: Counter[str] = Counter()
 
@@ -155,20 +158,27 @@ def mend(rows: pyarrow.Table, config: Clean, masker: Masker, decided: dict[str, 
 
     whole = pyarrow.compute.is_null(rows.column("fault"))
     faulty, rows = rows.filter(pyarrow.compute.invert(whole)), rows.filter(whole)
-    faulty = table.replace(faulty, "raw", mask(table.series(faulty, "raw").fill_null("")))
+    for name in ("raw", "fault"):  # a fault quotes what it found
+        faulty = table.replace(faulty, name, mask(table.series(faulty, name).fill_null("")))
     malformed = polars.DataFrame({"rule": ["malformed"] * len(faulty), "detail": table.series(faulty, "fault")})
-    rows = _anonymous(_mend_texts(rows, config, mask, decided), masker)
+    rows = _mend_texts(_anonymous(rows, masker), config.clean.repair, mask, decided)
     judged, dry = _judge(rows, config, decided)
     stays = judged["rule"].is_null()
     kept = rows.filter(stays.to_arrow())
     judged = judged.filter(~stays)
     removed = [with_verdict(faulty, malformed), with_verdict(rows.filter((~stays).to_arrow()), judged)]
+    wanted = {name for name, decision in decided.items() if decision.verdict == "keep"}
     counts = {"rules": _counted(judged["rule"]) | _counted(malformed["rule"]), "dry": dry, "masked": dict(masked)}
-    return Mended(kept, pyarrow.concat_tables(removed), *_fingerprints(kept, config), counts)
+    return Mended(
+        kept, pyarrow.concat_tables(removed), *_fingerprints(kept, config.clean.near_duplicates, wanted), counts
+    )
 
 
 def _mend_texts(
-    rows: pyarrow.Table, config: Clean, mask: Callable[[polars.Series], polars.Series], decided: dict[str, Decision]
+    rows: pyarrow.Table,
+    steps: Sequence[Repair],
+    mask: Callable[[polars.Series], polars.Series],
+    decided: dict[str, Decision],
 ) -> pyarrow.Table:
     """Return the rows with every text that a model could see edited, repaired and masked."""
     turns = Turns.of(rows.column("messages"))
@@ -183,7 +193,7 @@ def _mend_texts(
     texts = polars.concat([turns.contents, listed, rejected.filter(given)])
     # System turns and copies are repaired once; counts of what is masked are of all.
     codes = texts.to_arrow().dictionary_encode()
-    repaired = repair_texts(polars.Series(codes.dictionary), config.repair)
+    repaired = repair_texts(polars.Series(codes.dictionary), steps)
     texts = mask(repaired.gather(codes.indices.to_numpy()))
     first, second = len(turns.contents), len(turns.contents) + len(listed)
     rejected = rejected.scatter(given.arg_true(), texts[second:])
@@ -212,12 +222,13 @@ def _anonymous(rows: pyarrow.Table, masker: Masker) -> pyarrow.Table:
     return table.replace(rows, "groups", masker.mask(table.series(rows, "groups"))[0])
 
 
-def _judge(rows: pyarrow.Table, config: Clean, decided: dict[str, Decision]) -> tuple[polars.DataFrame, dict[str, int]]:
+def _judge(rows: pyarrow.Table, config: Data, decided: dict[str, Decision]) -> tuple[polars.DataFrame, dict[str, int]]:
     """Return rule, detail and score of each row, null where it stays, and what dry rules would remove."""
     turns = Turns.of(rows.column("messages"))
     completion = turns.contents.gather(turns.last)
     prompt, conversation = turns.joined(turns.contents, ~turns.is_last()), turns.joined(turns.contents)
-    rule, detail, score, dry = rules.failing(config.rules, completion, prompt, conversation)
+    identities = {word for groups in config.assess.groups.values() for words in groups.values() for word in words}
+    rule, detail, score, dry = rules.failing(config.clean.rules, completion, prompt, conversation, identities)
     judged = polars.DataFrame({"id": table.series(rows, "id"), "rule": rule, "detail": detail, "score": score})
     for verdict, name in (("keep", None), ("drop", "reviewer")):
         ruled = {one.id: f"by {one.who}, {one.when}" for one in decided.values() if one.verdict == verdict}
@@ -240,7 +251,7 @@ def _judge(rows: pyarrow.Table, config: Clean, decided: dict[str, Decision]) -> 
 
 
 def _fingerprints(
-    rows: pyarrow.Table, config: Clean
+    rows: pyarrow.Table, near: NearDuplicates | None, wanted: set[str]
 ) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64], kernels.Texts]:
     """Return the keys, the bands and the compared texts of `Mended`."""
     turns = Turns.of(rows.column("messages"))
@@ -265,27 +276,34 @@ def _fingerprints(
             _hashes(reply + "\0" + judged),
             _hashes(exact),
             _hashes(names),
-            _ranks(references, turns.contents.gather(turns.last), identity),
+            _ranks(names, references, turns.contents.gather(turns.last), identity, wanted),
         ]
     )
-    if config.near_duplicates is None:
+    if near is None:
         none = kernels.Texts(numpy.zeros(0, numpy.uint8), numpy.zeros(len(rows) + 1, numpy.int64))
         return keys, numpy.zeros((0, len(rows)), numpy.uint64), none
     texts = kernels.Texts.of(turns.joined(normal, turns.roles != "system"))
-    near = config.near_duplicates
     return keys, kernels.minhash(texts, near.shingle, near.bands, near.rows), texts
 
 
-def _ranks(references: NDArray[Any], reply: polars.Series, identity: NDArray[numpy.uint64]) -> NDArray[numpy.uint64]:
-    """Return numbers that put the best copy first: most references, not shouted, the longest, then by digest."""
-    ranks: NDArray[numpy.uint64] = (15 - numpy.minimum(references, 15)).astype(numpy.uint64) << numpy.uint64(60)
+def _ranks(
+    names: polars.Series, references: NDArray[Any], reply: polars.Series, identity: NDArray[Any], wanted: set[str]
+) -> NDArray[numpy.uint64]:
+    """Return numbers that put the best copy first.
+
+    Best is what people decided to keep, then most references, not shouted, the longest, and the lowest digest.
+    """
     shouted = 2 * reply.str.count_matches("[A-Z]").to_numpy() > reply.str.count_matches("[A-Za-z]").to_numpy()
-    ranks |= shouted.astype(numpy.uint64) << numpy.uint64(59)
-    longest = (1 << 23) - 1
-    ranks |= (longest - numpy.minimum(reply.str.len_chars().to_numpy(), longest)).astype(numpy.uint64) << numpy.uint64(
-        36
-    )
-    ranks |= identity >> numpy.uint64(28)
+    longest = (1 << 22) - 1
+    terms = [
+        (63, ~names.is_in(list(wanted)).to_numpy()),
+        (REFERENCES, 15 - numpy.minimum(references, 15)),
+        (58, shouted),
+        (36, longest - numpy.minimum(reply.str.len_chars().to_numpy(), longest)),
+    ]
+    ranks: NDArray[numpy.uint64] = identity >> numpy.uint64(28)
+    for shift, term in terms:
+        ranks |= term.astype(numpy.uint64) << numpy.uint64(shift)
     return ranks
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from forgeline.config.schema import Data, NearDuplicates
 from forgeline.data import engine, kernels, table
-from forgeline.data.mend import KEYS, Files
+from forgeline.data.mend import KEYS, REFERENCES, Files
 
 FATES = (
     "kept",
@@ -88,14 +88,15 @@ def settle(rest: Rest, config: Data, folder: Path) -> Fates:
     fates = _copies(rest)
     if config.clean.near_duplicates:
         _near_copies(rest, fates, config, config.clean.near_duplicates, folder)
-    prompt, name, rank = (rest.key(key) for key in ("prompt", "name", "rank"))
-    kept = fates.kept()
-    # The replies over the cap are drawn by the hash of their ids: length or source would favour some.
-    order = kept[numpy.lexsort((rank[kept], name[kept], prompt[kept]))]
-    fates.fate[order[_place_in_run(prompt[order]) >= config.clean.max_references]] = OVER_CAP
-    kept = fates.kept()
+    _over_cap(rest, fates, config.clean.max_references)
+    kept, name, rank = fates.kept(), rest.key("name"), rest.key("rank")
     order = kept[numpy.lexsort((rank[kept], name[kept]))]
     fates.fate[order[_place_in_run(name[order]) > 0]] = SAME_ID
+    # A copy of what did not stay after all shares its fate.
+    copies = numpy.flatnonzero(fates.twin >= 0)
+    lost = copies[fates.fate[fates.twin[copies]] != KEPT]
+    fates.fate[lost] = fates.fate[fates.twin[lost]]
+    fates.twin[lost], fates.score[lost] = -1, numpy.nan
     return fates
 
 
@@ -107,7 +108,7 @@ def extra_references(rest: Rest, fates: Fates) -> polars.DataFrame:
     prompt, rank = rest.key("prompt"), rest.key("rank")
     merged = numpy.flatnonzero(fates.twin >= 0)
     merged = merged[prompt[merged] == prompt[fates.twin[merged]]]
-    with_references = (rank[merged] >> numpy.uint64(60)) < 15
+    with_references = ((rank[merged] >> numpy.uint64(REFERENCES)) & numpy.uint64(15)) < 15
     merged = merged[with_references | (fates.fate[merged] == NEAR)]
     keepers: list[int] = []
     texts: list[str] = []
@@ -141,7 +142,11 @@ def _near_copies(rest: Rest, fates: Fates, config: Data, near: NearDuplicates, f
     """Merge rows that are alike, directly or through others, into the best of them; write into `fates`."""
     folder.mkdir(parents=True, exist_ok=True)
     numpy.save(folder / "kept.npy", fates.kept())
-    buckets = engine.run(partial(_bucket, rest=rest, folder=folder), range(near.bands), config, "near-duplicates")
+    bucket = partial(_bucket, rest=rest, folder=folder)
+    few = len(rest.stems) < engine.FEW  # little work a band
+    buckets = (
+        map(bucket, range(near.bands)) if few else engine.run(bucket, range(near.bands), config, "near-duplicates")
+    )
     parent = numpy.arange(len(fates.fate))
     for path in buckets:
         rows, starts = (numpy.load(path.with_suffix(kind)) for kind in (".rows.npy", ".starts.npy"))
@@ -161,6 +166,23 @@ def _near_copies(rest: Rest, fates: Fates, config: Data, near: NearDuplicates, f
     copies = numpy.flatnonzero(fates.twin >= 0)  # a copy of a row that has just been merged
     moved = copies[fates.twin[fates.twin[copies]] >= 0]
     fates.twin[moved] = fates.twin[fates.twin[moved]]
+
+
+def _over_cap(rest: Rest, fates: Fates, cap: int) -> None:
+    """Mark, in `fates`, the replies to a prompt beyond the cap: those that most rows say stay, then by hash.
+
+    The hash of the id favours neither length nor source. What people decided to keep is not counted out.
+    """
+    kept = fates.kept()
+    prompt, name, wanted = (
+        rest.key("prompt")[kept],
+        rest.key("name")[kept],
+        rest.key("rank")[kept] >> numpy.uint64(63) == 0,
+    )
+    copies = numpy.bincount(fates.twin[fates.twin >= 0], minlength=len(fates.fate))[kept]
+    order = numpy.lexsort((name, -copies, ~wanted, prompt))
+    over = (_place_in_run(prompt[order]) >= cap) & ~wanted[order]
+    fates.fate[kept[order[over]]] = OVER_CAP
 
 
 def _bucket(band: int, rest: Rest, folder: Path) -> Path:
