@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy
 import polars
 import pyarrow
+from numpy.typing import NDArray
 
 from forgeline.config.schema import Data, NearDuplicates
 from forgeline.data import engine, table
@@ -113,10 +114,10 @@ def measure(tasks: list[Seen], held_out: list[HeldOut], config: Data) -> dict[st
 
 
 def _report(held: HeldOut, tasks: list[Seen], found: list[dict[str, tuple[int, Pairs]]]) -> dict[str, Any]:
-    counts = numpy.zeros(len(held.array("gram")), numpy.int64)
+    counts = numpy.zeros(len(held.array("gram")), numpy.uint32)
     for task in tasks:
         places, rows = numpy.load(task.file(held, "grams"))
-        counts[places] += rows
+        counts[places] += rows.astype(numpy.uint32)
     met = {
         kind: numpy.unique(numpy.concatenate([numpy.load(task.file(held, kind)) for task in tasks]))
         for kind in (*KINDS, "reply")
@@ -132,24 +133,22 @@ def _report(held: HeldOut, tasks: list[Seen], found: list[dict[str, tuple[int, P
     }
 
 
-def _ngrams(held: HeldOut, counts: Numbers) -> dict[str, Any]:
+def _ngrams(held: HeldOut, counts: NDArray[numpy.uint32]) -> dict[str, Any]:
     """Return how many records share an n-gram with rows, given how many rows hold each."""
     shared = counts > 0
     hot, rows = held.array("gram")[shared], counts[shared]
-    bits, texts, owner = sieve(hot), held.texts(), held.array("text_owner")
+    bits, owner = sieve(hot), held.array("text_owner")
     shares, unusual = numpy.zeros(held.records, bool), numpy.zeros(held.records, bool)
     examples: list[dict[str, Any]] = []
-    for start in range(0, len(owner), table.PART_ROWS):
-        bounds = numpy.asarray(texts.offsets[start : start + table.PART_ROWS + 1])
-        some = Texts(texts.data[bounds[0] : bounds[-1]], bounds - bounds[0])
-        values, numbers = grams(some, held.size)
+    for start, texts in held.batches():
+        values, numbers = grams(texts, held.size)
         places = positions(hot, bits, values)
         met = places >= 0
         shares[owner[start:][numbers[met]]] = True
         unusual[owner[start:][numbers[met][rows[places[met]] <= REPEATED]]] = True
         _, first = numpy.unique(numbers[met], return_index=True)
         for at in numpy.flatnonzero(met)[first[: EXAMPLES - len(examples)]]:
-            words = some.series()[int(numbers[at])].split(" ")
+            words = texts.series()[int(numbers[at])].split(" ")
             begin = int(at - numpy.searchsorted(numbers, numbers[at]))
             examples.append({"words": " ".join(words[begin : begin + held.size]), "rows": int(rows[places[at]])})
     long = len(numpy.unique(owner[held.array("words") >= held.size]))

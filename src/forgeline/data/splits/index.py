@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,13 @@ class HeldOut:
         """Return the normalised conversations."""
         return Texts(self.array("text"), self.array("offsets"))
 
+    def batches(self) -> Iterator[tuple[int, Texts]]:
+        """Yield the conversations a few at a time, with the number of the first."""
+        data, offsets = self.texts()
+        for start in range(0, len(offsets) - 1, table.PART_ROWS):
+            bounds = offsets[start : start + table.PART_ROWS + 1]
+            yield start, Texts(data[bounds[0] : bounds[-1]], bounds - bounds[0])
+
     def rows(self, numbers: list[int]) -> dict[int, dict[str, Any]]:
         """Return the records of some numbers."""
         found: dict[int, dict[str, Any]] = {}
@@ -104,7 +112,11 @@ def build(name: str, parts: list[Path], folder: Path, near: NearDuplicates, conf
     save(folder / "words.npy", words)
     save(folder / "records.npy", records[-1:])
     held = HeldOut(name, folder, parts)
-    found, _ = grams(held.texts(), size)
+    found, filled = numpy.empty(numpy.maximum(words - size + 1, 0).sum(), numpy.uint64), 0
+    for _, texts in held.batches():
+        some, _ = grams(texts, size)
+        found[filled : filled + len(some)] = some
+        filled += len(some)
     found.sort()
     save(folder / "gram.npy", found)
     save(folder / "gram_sieve.npy", sieve(found))
