@@ -88,4 +88,4 @@ def test_a_folder_without_a_project_is_told(tmp_path, monkeypatch):
 
 def test_shipped_sources_pin_their_digests():
     data = yaml.safe_load((PROJECT / "configs/data.yaml").read_text())
-    assert all("#sha256=" in source for source in data["fetch"]["sources"])
+    assert all("#sha256=" in uri for source in data["fetch"]["sources"].values() for uri in source["uri"])

@@ -51,7 +51,8 @@ def versioned(project: Path) -> Path:
     """The same project under DVC, with the shipped stages."""
     from dvc.repo import Repo
 
-    sources = ("src/forgeline/data", "src/forgeline/records.py", "dvc.yaml", ".dvcignore")
+    kept = ("data/benchmarks", "data/frozen", "data/review", "data/erased")
+    sources = ("src/forgeline", "dvc.yaml", ".dvcignore", *kept)
     for name in sources:
         source, target = REPOSITORY / name, project / name
         target.parent.mkdir(parents=True, exist_ok=True)

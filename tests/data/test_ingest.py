@@ -503,9 +503,9 @@ def test_rows_of_the_erased_are_in_no_part(tmp_path: Path, capsys: pytest.Captur
     left = raw_rows(tmp_path)
     assert {row.get("subject") for row in left} == {"ben", None} and len(left) == 4
     assert (report["rows"], report["malformed"], report["erased"]) == (4, 0, 3)
-    text = (tmp_path / "data/tombstones.jsonl").read_text()
+    text = (tmp_path / "data/erased/tombstones.jsonl").read_text()
     assert subject_digest("anna") in text and "anna" not in text and text.count("\n") == 1
-    (tmp_path / "data/tombstones.jsonl").write_text(text + '{"subject": "anna"}\n')
+    (tmp_path / "data/erased/tombstones.jsonl").write_text(text + '{"subject": "anna"}\n')
     with pytest.raises(DataError, match=r"tombstones.jsonl, line 2: expected subject, a sha256"):
         fetch(tmp_path, configured())
 

@@ -11,6 +11,6 @@ NAMES = ("train", "validation", "test")
 SPLITS = {name: f"data/splits/{name}.jsonl" for name in NAMES}
 BENCHMARKS = "data/benchmarks"  # files that no training row may repeat
 FROZEN = "data/frozen/test_keys.txt"  # keys that are test keys for good
-TOMBSTONES = "data/tombstones.jsonl"  # subjects whose rows are no longer fetched
+TOMBSTONES = "data/erased/tombstones.jsonl"  # subjects whose rows are no longer fetched
 DECISIONS = "data/review/decisions.jsonl"  # what people decided about single rows
 CACHE = ".forgeline/data"  # what the line can make again
