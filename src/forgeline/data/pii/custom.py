@@ -25,7 +25,7 @@ class Custom(Section):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     pattern: str
     validator: str | None = None
-    context: list[str] = []
+    context: tuple[str, ...] = ()
     gate: str = ""
 
 
@@ -76,7 +76,7 @@ def _compile(custom: Custom, where: str) -> Recogniser:
             if start < end and (valid is None or valid(match[0])):
                 yield start, end
 
-    return Recogniser(custom.name, re.escape(custom.gate), find)
+    return Recogniser(custom.name, (re.escape(custom.gate),), find)
 
 
 def _validator(name: str, where: str) -> Callable[[str], bool]:

@@ -12,11 +12,15 @@ from stdnum import luhn, numdb
 from forgeline.data.pii.recogniser import NEAR, Recogniser, Span
 
 CARD = r"[0-9](?:[ -]?[0-9]){11,18}"
-CARDS = re.compile(rf"(?<![\w+])(?<!\d[.,:/-])(?<!\w-){CARD}(?!\w|[.,:/-]\d)")
+CARDS = re.compile(r"[0-9](?<![\w+][0-9])(?<!\d[.,:/-][0-9])(?<!\w-[0-9])(?:[ -]?[0-9]){11,18}(?!\w|[.,:/-]\d)")
 ISSUERS = re.compile(
-    r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"  # Visa, MC, Amex
-    r"|6(?:011|4[4-9]\d|5\d\d)\d{12,15}|3(?:0[0-5]|[689]\d)\d{11,13}|35(?:2[89]|[3-8]\d)\d{12,15}|62\d{14,17}"
-    r"|(?:50[0-9]{2}|5[6-8]\d\d|6304|6759|676[1-3]|589\d)\d{8,15}|220[0-4]\d{12,15}|65\d{14}"
+    r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
+    r"|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"  # Mastercard
+    r"|3[47]\d{13}"  # American Express
+    r"|(?:6011|64[4-9]\d|65\d\d)\d{12,15}"  # Discover
+    r"|3(?:0[0-5]|[689]\d)\d{11,13}"  # Diners Club
+    r"|35(?:2[89]|[3-8]\d)\d{12,15}|62\d{14,17}|220[0-4]\d{12,15}"  # JCB, UnionPay, Mir
+    r"|(?:50\d\d|5[6-8]\d\d|6304|6759|676[1-3])\d{8,15}"  # Maestro
 )
 LAYOUTS = re.compile(r"\d+|\d{4}(?:([ -])\d{4}){2}\1\d{3,4}(?:\1\d{1,3})?|\d{4}[ -]\d{6}[ -]\d{4,5}|\d{6}[ -]\d{13}")
 GOODS = re.compile(
@@ -24,7 +28,7 @@ GOODS = re.compile(
 )
 
 
-def card() -> Recogniser:
+def card() -> list[Recogniser]:
     """Return the recogniser of card numbers: an issuer's range, the check digit, and a usual grouping."""
 
     def find(text: str) -> Iterator[Span]:
@@ -39,10 +43,10 @@ def card() -> Recogniser:
                         yield start, end
                     break
 
-    return Recogniser("card", CARD, find)
+    return [Recogniser("card", (CARD,), find)]
 
 
-IBAN = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})[0-9]{2}(?=[ -]?[A-Za-z0-9]{4})")
+IBAN = re.compile(r"([A-Za-z](?<![A-Za-z0-9].)[A-Za-z])[0-9]{2}(?=[ -]?[A-Za-z0-9]{4})")
 CHARACTER = re.compile(r"[ -]?[A-Za-z0-9]")
 
 
@@ -53,7 +57,7 @@ def _length(country: str) -> int:
     return 4 + sum(map(int, re.findall(r"(\d+)!", structure))) if structure else 0
 
 
-def iban() -> Recogniser:
+def iban() -> list[Recogniser]:
     """Return the recogniser of account numbers: the country's length and structure, and the check digits."""
 
     def find(text: str) -> Iterator[Span]:
@@ -69,4 +73,4 @@ def iban() -> Recogniser:
                 if length and not text[end : end + 1].isalnum() and bank.is_valid(number, check_country=False):
                     yield match.start(), end
 
-    return Recogniser("iban", r"[A-Za-z]{2}[0-9]{2}[ -]?[A-Za-z0-9]{4}", find)
+    return [Recogniser("iban", (r"[A-Za-z]{2}[0-9]{2}[ -]?[A-Za-z0-9]{4}",), find)]

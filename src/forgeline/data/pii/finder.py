@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,17 +12,18 @@ import polars
 from phonenumbers import SUPPORTED_REGIONS
 
 from forgeline.config.schema import Pii
-from forgeline.data.pii.contact import email, phone
+from forgeline.data.pii.contact import email
 from forgeline.data.pii.custom import read_recognisers
 from forgeline.data.pii.finance import card, iban
 from forgeline.data.pii.identity import NATIONAL_IDS, POSTCODES, birth_date, national_id, postcode
 from forgeline.data.pii.network import ip, url_credentials
+from forgeline.data.pii.phone import phone
 from forgeline.data.pii.recogniser import Recogniser
 from forgeline.data.pii.secret import secret
 from forgeline.errors import ConfigError
 
 # The more specific kind comes first and wins an overlap.
-KINDS: dict[str, Callable[[Sequence[str]], Recogniser]] = {
+KINDS: dict[str, Callable[[Sequence[str]], list[Recogniser]]] = {
     "url_credentials": lambda _: url_credentials(),
     "secret": lambda _: secret(),
     "email": lambda _: email(),
@@ -36,6 +37,9 @@ KINDS: dict[str, Callable[[Sequence[str]], Recogniser]] = {
 }
 
 
+Column = tuple[polars.Series, polars.Series]  # numbers of rows, and their texts
+
+
 class Find(NamedTuple):
     """Where a piece of personal data stands in a text."""
 
@@ -44,9 +48,9 @@ class Find(NamedTuple):
     end: int
 
 
-def covered(config: Pii) -> dict[str, list[str]]:
+def not_covered(config: Pii) -> dict[str, list[str]]:
     """Return the regions of each regional kind whose forms no recogniser knows."""
-    known = {"national_id": NATIONAL_IDS, "postcode": POSTCODES}
+    known: dict[str, Collection[str]] = {"national_id": NATIONAL_IDS, "postcode": POSTCODES}
     return {
         kind: missing
         for kind, forms in known.items()
@@ -62,37 +66,46 @@ class Finder:
     """
 
     def __init__(self, config: Pii, root: Path) -> None:
-        if unknown := [region for region in config.regions if region not in SUPPORTED_REGIONS]:
+        known = frozenset(SUPPORTED_REGIONS)
+        if unknown := [region for region in config.regions if region not in known]:
             raise ConfigError(
-                f"data.clean.pii.regions: {', '.join(unknown)} is no region of ISO 3166 with phones; write GB, US, DE and so on."
+                f"data.clean.pii.regions: {', '.join(unknown)} is no region of ISO 3166 with phones: "
+                "write GB, US, DE and so on."
             )
         own = read_recognisers(root / config.recognisers) if config.recognisers else []
-        built_in = [make(config.regions) for kind, make in KINDS.items() if kind in config.kinds]
-        self.recognisers = [one for one in [*own, *built_in] if one.gate or one in own]
-        self.canonical = {one.kind: one.canonical for one in self.recognisers}
-        self._gate = "|".join(f"(?:{one.gate})" for one in self.recognisers)
+        built_in = [one for kind, make in KINDS.items() if kind in config.kinds for one in make(config.regions)]
+        self.recognisers: dict[str, list[Recogniser]] = defaultdict(list)
+        for one in [*own, *built_in]:
+            self.recognisers[one.kind].append(one)
+        self.canonical = {kind: forms[0].canonical for kind, forms in self.recognisers.items()}
         self._people = None
         if config.names:
-            from forgeline.data.pii.names import People
+            from forgeline.data.pii import names
 
-            self._people = People()
-            self.canonical["person"] = self._people.canonical
+            self._people = names.People()
+            self.canonical["person"] = names.canonical
         kinds = "|".join(kind.upper() for kind in self.canonical)
         self._tag = re.compile(rf"\[(?:{kinds})(?:_[a-z]+)?\]") if kinds else None
 
     def find(self, texts: polars.Series) -> dict[int, list[Find]]:
         """Return what stands in the texts, in order, by the number of the row; rows without any are left out."""
         found: dict[int, list[Find]] = defaultdict(list)
-        if self.recognisers:
-            rows = texts.str.contains(self._gate).fill_null(False).arg_true()
-            suspects = texts.gather(rows)
-            for one in self.recognisers:
-                for row, text in _passing(rows, suspects, one.gate):
-                    found[row] += [Find(one.kind, *span) for span in one.find(text)]
+        read: dict[int, str] = {}
+        forms = [one for group in self.recognisers.values() for one in group]
+        numbered = polars.int_range(len(texts), eager=True), texts
+        suspects = _passing(numbered, [_either(forms)]) if forms else numbered
+        for kind, group in self.recognisers.items():
+            nearer = _passing(suspects, [_either(group)])
+            for one in group:
+                for row, text in zip(*_passing(nearer, one.gates), strict=True):
+                    if finds := [Find(kind, *span) for span in one.find(text)]:
+                        found[row] += finds
+                        read[row] = text
         if self._people:
-            for row, spans in self._people.find(texts):
+            for row, text, spans in self._people.find(texts):
                 found[row] += [Find("person", *span) for span in spans]
-        settled = ((row, self._settle(texts[row], finds)) for row, finds in sorted(found.items()) if finds)
+                read[row] = text
+        settled = ((row, self._settle(read[row], found[row])) for row in sorted(found))
         return {row: finds for row, finds in settled if finds}
 
     def _settle(self, text: str, finds: list[Find]) -> list[Find]:
@@ -106,6 +119,14 @@ class Finder:
         return sorted(kept, key=lambda find: find.start)
 
 
-def _passing(rows: polars.Series, texts: polars.Series, gate: str) -> zip[tuple[int, str]]:
-    passed = texts.str.contains(gate)
-    return zip(rows.filter(passed), texts.filter(passed), strict=True)
+def _either(forms: list[Recogniser]) -> str:
+    return "|".join(f"(?:{one.gates[0]})" for one in forms)
+
+
+def _passing(column: Column, gates: Sequence[str]) -> Column:
+    """Return the numbered rows whose texts match every gate; an empty text never does."""
+    rows, texts = column
+    for gate in gates:
+        passed = texts.str.contains(gate).fill_null(False)
+        rows, texts = rows.filter(passed), texts.filter(passed)
+    return rows, texts

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
-from forgeline.data.pii.recogniser import Form, Recogniser, Span, recognise
+from forgeline.data.pii.recogniser import Recogniser, Span, recognise
 
 
 def checked(module: str) -> Callable[[str], bool]:
@@ -17,6 +17,7 @@ def checked(module: str) -> Callable[[str], bool]:
 
 SSN_WORDS = r"ssns?|social security(?: (?:number|no))?|ss ?#|ss no"
 NINO = r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]"
+FISCAL = r"(?i:[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z])"
 
 # A form whose digits are weak evidence, or none, needs one of its context words in front.
 NATIONAL_IDS: dict[str, list[tuple[str, str | None, str | None]]] = {
@@ -30,7 +31,7 @@ NATIONAL_IDS: dict[str, list[tuple[str, str | None, str | None]]] = {
         (r"9[0-9]{2}-[0-9]{2}-[0-9]{4}", "us.itin", None),
         (r"[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}", None, rf"{SSN_WORDS}|itin|taxpayer id"),
     ],
-    "CA": [(r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", "ca.sin", r"sin|s\.i\.n\.|social insurance(?: (?:number|no))?|nas")],
+    "CA": [(r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", "ca.sin", r"sin|s\.i\.n\.|social insurance|nas")],
     "DE": [
         (
             r"[1-9][0-9](?: ?[0-9]{3}){3}",
@@ -59,11 +60,13 @@ NATIONAL_IDS: dict[str, list[tuple[str, str | None, str | None]]] = {
 }
 
 
-def national_id(regions: Sequence[str]) -> Recogniser:
-    """Return the recogniser of the ids of the regions, each by its check digits where it has some."""
-    rows = [row for region in regions for row in NATIONAL_IDS.get(region, [])]
-    forms = [Form(pattern, checked(module) if module else None, context) for pattern, module, context in rows]
-    return recognise("national_id", forms)
+def national_id(regions: Sequence[str]) -> list[Recogniser]:
+    """Return the recognisers of the ids of the regions, each by its check digits where it has some."""
+    return [
+        recognise("national_id", pattern, checked(module) if module else None, context)
+        for region in regions
+        for pattern, module, context in NATIONAL_IDS.get(region, [])
+    ]
 
 
 AREAS = (
@@ -72,13 +75,15 @@ AREAS = (
     "|PO|PR|RG|RH|RM|SA|SE|SG|SK|SL|SM|SN|SO|SP|SR|SS|ST|SW|SY|TA|TD|TF|TN|TQ|TR|TS|TW|UB|WA|WC|WD|WF|WN|WR|WS|WV|YO|ZE"
     "|B|E|G|L|M|N|S|W"
 )
-STATES = "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
+STATES = (
+    "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]"
+    "|W[AIVY]"
+)
 POST_WORDS = (
     r"post ?-?code|postal(?: code)?|zip ?-?(?:code)?|plz|postleitzahl|code postal|cp|c\.p\.|c[óo]digo postal|cap|cep"
+    r"|postnummer|eircode|kod pocztowy|pin(?: ?code)?"
 )
-CITY = r"(?:[ ,]{1,2}[A-ZÀ-Þ])"
-LOCAL_WORDS = rf"{POST_WORDS}|postnummer|postcode|eircode|kod pocztowy|pin(?: ?code)?"
-
+CITY = r"(?:[ ,]{1,2}[A-ZÀ-Þ]\w)"
 # What stands before the code, the code, and what stands after it; (?i:) where lower case is usual in text.
 POSTCODES: dict[str, list[tuple[str, str, str]]] = {
     "GB": [("", rf"(?i:GIR ?0AA|(?:{AREAS})[0-9][0-9A-Z]? ?[0-9][ABD-HJLNP-UW-Z]{{2}})", "")],
@@ -100,33 +105,33 @@ WORDED = {  # the bare digits, after a word for a postcode
     "US": r"[0-9]{5}", "DE": r"[0-9]{5}", "FR": r"[0-9]{5}", "ES": r"[0-9]{5}", "IT": r"[0-9]{5}",
     "SE": r"[1-9][0-9]{2} ?[0-9]{2}", "IN": r"[1-9][0-9]{2} ?[0-9]{3}", "AU": r"[0-9]{4}", "BR": r"[0-9]{8}",
 }  # fmt: skip
-ORDINAL = re.compile(r"[a-z0-9]+ ?[0-9](?:st|nd|rd|th)")
+ORDINAL = re.compile(r"[a-z0-9]+ [0-9](?:st|nd|rd|th)")
 
 
-def postcode(regions: Sequence[str]) -> Recogniser:
-    """Return the recogniser of the postcodes of the regions; those of digits alone need an address or a word."""
+def postcode(regions: Sequence[str]) -> list[Recogniser]:
+    """Return the recognisers of the postcodes of the regions; those of digits alone need an address or a word."""
     rows = [row for region in regions for row in POSTCODES.get(region, [])]
     digits = dict.fromkeys(WORDED[region] for region in regions if region in WORDED)
     gap = r"[ :.#-]{1,3}(?:(?:is|code)[ :]{1,2})?"
-    rows += [(rf"(?i:{LOCAL_WORDS}){gap}", pattern, "") for pattern in digits]
-    searches = [
-        re.compile(rf"(?<![\w-])(?:{before})(?<!\w-)(?<!\d[.,/])({code})(?![\w-]|[.,/]\d)(?={after})")
-        for before, code, after in rows
-    ]
+    rows += [(rf"(?i:{POST_WORDS}){gap}", pattern, "") for pattern in digits]
+    return [_postcode(before, code, after) for before, code, after in rows]
+
+
+def _postcode(before: str, code: str, after: str) -> Recogniser:
+    search = re.compile(rf"(?<![\w-])(?:{before})(?<!\w-)(?<!\d[.,/])({code})(?![\w-]|[.,/]\d)(?={after})")
 
     def find(text: str) -> Iterator[Span]:
-        for search in searches:
-            for match in search.finditer(text):
-                if not ORDINAL.fullmatch(match[1]):
-                    yield match.span(1)
+        for match in search.finditer(text):
+            if not ORDINAL.fullmatch(match[1]):
+                yield match.span(1)
 
-    gate = "|".join(dict.fromkeys(f"(?:{before}){code}" for before, code, _ in rows))
-    return Recogniser("postcode", gate, find)
+    return Recogniser("postcode", (f"(?:{before}){code}",), find)
 
 
 BORN = (
-    r"born|birth ?-?(?:date|day)?|(?:date|day) of birth|d\.?o\.?b\.?|b-?day|geboren|geb\.|geburts(?:datum|tag)|n[ée]e?|naissance"
-    r"|nacid[oa]|nacimiento|nat[oa]|nascita|nascid[oa]|nascimento|geboortedatum|geboortedag|urodz\w{0,8}|ur\.|född|födelsedatum"
+    r"born|birth ?-?(?:date|day)?|(?:date|day) of birth|d\.?o\.?b\.?|b-?day|geboren|geb\.|geburts(?:datum|tag)|n[ée]e?"
+    r"|naissance|nacid[oa]|nacimiento|nat[oa]|nascita|nascid[oa]|nascimento|geboortedatum|geboortedag|urodz\w{0,8}|ur\."
+    r"|född|födelsedatum"
 )
 MONTHS = (
     r"jan(?:uary|uar|vier|uari|eiro)?|ene(?:ro)?|gennaio|feb(?:ruary|ruar|braio|rero|ruari)?|fev(?:ereiro)?|f[ée]vr(?:ier)?|m(?:ar(?:ch|s|zo|ço|t)?|ärz|aart|aj)"
@@ -147,12 +152,13 @@ LINK = (  # words between the word for birth and the date; a place may be one of
     r"|(?:in|at|near|[àaá]|en|em|te|w|i) [\w'-]+(?:,? [A-Z][\w'-]+)?"
 )
 BIRTH = re.compile(
-    rf"(?i:(?<!\w)(?:{BORN})(?!\w))(?:\W{{1,3}}(?i:{LINK})(?!\w)){{0,5}}\W{{0,4}}(?i:(?<!\w)({DATES})(?!\w|[-/.]\d))"
+    rf"(?i:(?<!\w)(?:{BORN})(?!\w))(?:\W{{1,3}}(?i:{LINK})(?!\w)){{0,5}}\W{{0,4}}"
+    rf"(?i:(?<!\w)({DATES})(?!\w|[-/.]\d))"
 )
 DATED = re.compile(rf"(?i)(?<!\w)({DATES})(?!\w) ?[,(] ?(?:{BORN})(?!\w)")
 
 
-def birth_date() -> Recogniser:
+def birth_date() -> list[Recogniser]:
     """Return the recogniser of dates that follow a word for birth, with no other number and no sentence between."""
 
     def find(text: str) -> Iterator[Span]:
@@ -160,4 +166,4 @@ def birth_date() -> Recogniser:
             for match in search.finditer(text):
                 yield match.span(1)
 
-    return Recogniser("birth_date", rf"(?i:{BORN})", find)
+    return [Recogniser("birth_date", (rf"(?i:{BORN})", "[0-9]{2}"), find)]

@@ -10,7 +10,7 @@ from typing import Any
 import polars
 
 from forgeline.config.schema import Pii
-from forgeline.data.pii.finder import Find, Finder, covered
+from forgeline.data.pii.finder import Find, Finder, not_covered
 from forgeline.data.pii.planted import Sentence, plant
 
 Z = 1.959964  # of a two-sided interval at 95 %
@@ -41,7 +41,7 @@ def measure(config: Pii) -> dict[str, Any]:
             "without": len(sentences) - sum(map(_has_spans, sentences)),
         },
         "regions": list(config.regions),
-        "not_covered": covered(config),
+        "not_covered": not_covered(config),
         "overall": _scores(planted.total(), recalled.total(), finds.total(), right.total()),
         "kinds": kinds,
     }

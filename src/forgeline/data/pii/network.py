@@ -9,29 +9,36 @@ from collections.abc import Iterator
 from forgeline.data.pii.recogniser import NEAR, Recogniser, Span
 from forgeline.data.pii.secret import is_placeholder
 
-V4 = re.compile(r"(?<![\w.])(?<!\d[,-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.\d)")
+V4 = re.compile(r"[0-9](?<![\w.].)(?<!\d[,-].)(?<!\w/.)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.\d)")
 V6 = re.compile(
     r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4})(?![\w:]|\.\d)"
 )
-GATE = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|::|(?:[0-9A-Fa-f]{1,4}:){6}"
+V4_GATE = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"
+V6_GATE = r"::|(?:[0-9A-Fa-f]{1,4}:){6}"
 NUMBERED = re.compile(  # four numbers after such a word are a version, an outline or an object identifier
     r"(?i)(?:\bversions?|\breleases?|\bbuild|\bfirmware|\bsections?|\bchapter|\bclause|\bfigure|\btable|\boid|\bsnmp"
     r"|\bstep|\brev(?:ision)?|\bupdate|\bver|\bv|§)[.:=]?\s{0,2}$"
 )
 
 
-def ip() -> Recogniser:
-    """Return the recogniser of addresses, less those that are the same on every machine."""
+def ip() -> list[Recogniser]:
+    """Return the recognisers of addresses, less those that are the same on every machine."""
 
-    def find(text: str) -> Iterator[Span]:
-        for match in V6.finditer(text):
-            if _is_v6(match[0]):
-                yield match.span()
+    def find_v4(text: str) -> Iterator[Span]:
         for match in V4.finditer(text):
             if _is_address(match[0]) and not NUMBERED.search(text, max(0, match.start() - NEAR), match.start()):
                 yield match.span()
 
-    return Recogniser("ip", GATE, find, lambda value: str(ipaddress.ip_address(value)))
+    def find_v6(text: str) -> Iterator[Span]:
+        for match in V6.finditer(text):
+            if _is_v6(match[0]):
+                yield match.span()
+
+    return [Recogniser("ip", (V6_GATE,), find_v6, _canonical), Recogniser("ip", (V4_GATE,), find_v4, _canonical)]
+
+
+def _canonical(value: str) -> str:
+    return str(ipaddress.ip_address(value))
 
 
 def _is_v6(value: str) -> bool:
@@ -45,7 +52,7 @@ def _is_address(value: str) -> bool:
         address = ipaddress.ip_address(value)
     except ValueError:
         return False
-    return not (address.is_loopback or address.is_unspecified or value.startswith("255.255."))
+    return not (str(address) == "::1" or address.is_unspecified or value.startswith(("127.0.0.", "255.255.")))
 
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s<>\"`]+")
@@ -56,7 +63,7 @@ PARAMETER = re.compile(
 )
 
 
-def url_credentials() -> Recogniser:
+def url_credentials() -> list[Recogniser]:
     """Return the recogniser of `user:password` before a host and of the values of secret parameters.
 
     Only the credential is found: scheme, host and path stay readable.
@@ -71,4 +78,4 @@ def url_credentials() -> Recogniser:
                 if len(value) >= 6 and not is_placeholder(value):
                     yield url.start() + parameter.start(1), url.start() + parameter.start(1) + len(value)
 
-    return Recogniser("url_credentials", "://", find, str)
+    return [Recogniser("url_credentials", ("://", "@|[?&;#][^=]*="), find, str)]

@@ -1,4 +1,4 @@
-"""What a recogniser is: a cheap gate in front of an exact search."""
+"""What a recogniser is: cheap gates in front of an exact search."""
 
 from __future__ import annotations
 
@@ -16,50 +16,40 @@ def compact(value: str) -> str:
 
 
 class Recogniser(NamedTuple):
-    """How one kind of personal data is found.
+    """How one form of one kind of personal data is found.
 
-    `gate` is a regular expression in the syntax common to Python and Rust; whatever text `find` finds
-    something in must match it. It is the search's own pattern without what narrows it (look-around,
-    check digits, context), or a part of it. `canonical` makes the writings of one value equal.
+    `gates` are regular expressions in the syntax common to Python and Rust; whatever text `find` finds
+    something in must match them all. They are the search's own pattern without what narrows it
+    (look-around, check digits), or a part of it. `canonical` makes the writings of one value equal.
     """
 
     kind: str
-    gate: str
+    gates: tuple[str, ...]
     find: Callable[[str], Iterable[Span]]
     canonical: Callable[[str], str] = compact
 
 
-class Form(NamedTuple):
-    """A pattern that stands alone between non-word characters, what validates it, and words it needs nearby."""
+def recognise(
+    kind: str, pattern: str, valid: Callable[[str], bool] | None = None, context: str | None = None
+) -> Recogniser:
+    """Return the recogniser of a pattern that stands alone between non-word characters.
 
-    pattern: str
-    valid: Callable[[str], bool] | None = None
-    context: str | None = None
-
-
-def recognise(kind: str, forms: Iterable[Form]) -> Recogniser:
-    """Return a recogniser of forms, each in turn; its gate is their patterns joined."""
-    searches = [
-        (
-            re.compile(rf"(?<![\w-])(?<!\d[.,/])(?:{form.pattern})(?![\w-]|[.,/]\d)"),
-            form.valid,
-            near(form.context) if form.context else None,
-        )
-        for form in forms
-    ]
+    `valid` has the last word; `context`, alternatives, names the words of which one must stand in front.
+    """
+    search = re.compile(rf"(?<![\w-])(?<!\d[.,/])(?:{pattern})(?![\w-]|[.,/]\d)")
+    words = near(context) if context else None
 
     def find(text: str) -> Iterator[Span]:
-        for pattern, valid, context in searches:
-            for match in pattern.finditer(text):
-                start, end = match.span()
-                if context and not context.search(text, max(0, start - NEAR), start):
-                    continue
-                if valid is None or valid(match[0]):
-                    yield start, end
+        for match in search.finditer(text):
+            start, end = match.span()
+            if words and not words.search(text, max(0, start - NEAR), start):
+                continue
+            if valid is None or valid(match[0]):
+                yield start, end
 
-    return Recogniser(kind, "|".join(f"(?:{form.pattern})" for form in forms), find)
+    return Recogniser(kind, (pattern, f"(?i:{context})") if context else (pattern,), find)
 
 
 def near(words: str) -> re.Pattern[str]:
-    """Return the pattern of context words, given as alternatives, in any case."""
-    return re.compile(rf"(?i)(?<!\w)(?:{words})(?!\w)")
+    """Return the pattern of a text that ends in one of the words, in any case, and no number after it."""
+    return re.compile(rf"(?i)(?<!\w)(?:{words})(?!\w)[^0-9]*$")

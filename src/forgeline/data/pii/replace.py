@@ -36,8 +36,8 @@ class Masker:
         if config.replace == "pseudonym" and len(self._key) < KEY_BYTES:
             state = "too short" if self._key else "not set"
             raise ConfigError(
-                f"data.clean.pii.replace is pseudonym, but the environment variable {config.key} is {state}: set it to a "
-                f"secret of {KEY_BYTES} characters or more, and keep it if the next version should use the same pseudonyms."
+                f"data.clean.pii.replace is pseudonym, but the environment variable {config.key} is {state}: "
+                f"set it to a secret of {KEY_BYTES} bytes or more, and keep it for the next version's pseudonyms."
             )
 
     def mask(self, texts: polars.Series) -> tuple[polars.Series, Counter[str]]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from forgeline.data.pii.planted import ids, negatives, secrets, values
 
 POSITIVES = 320  # spans of each kind
+SEED = 2026  # never drawn while the recognisers were written
 NEGATIVES = 2400  # sentences without any
 
 FRAMES = {
@@ -65,7 +66,7 @@ class Sentence(NamedTuple):
 Sample = Callable[[random.Random], tuple[str, str, str]]  # what stands before, the value, what stands after
 
 
-def plant(kinds: Collection[str], regions: Sequence[str], seed: int = 3) -> Iterator[Sentence]:
+def plant(kinds: Collection[str], regions: Sequence[str], seed: int = SEED) -> Iterator[Sentence]:
     """Yield sentences with personal data of the kinds, in the forms of the regions, then sentences with none.
 
     Every form of a kind gets as many spans as the others; every fourth sentence carries two.
