@@ -30,7 +30,7 @@ from forgeline.data.splits.train import assemble, decontaminate, mix
 from forgeline.errors import DataError
 from forgeline.records import write_json
 
-POOLED = 4  # parts from which on the start of other processes, a few for each pass, is worth its while
+POOLED = 30  # parts from which on it pays to start other processes anew for each pass
 
 
 def split(root: Path, config: Data) -> dict[str, Any]:

@@ -24,6 +24,7 @@ LEAKS = ("key", "prompt", "conversation")
 KINDS = (*LEAKS, "near_duplicate")
 REPEATED = 10  # rows with an n-gram beyond which it is a set phrase, no leak (Brown et al., 2020, appendix C)
 BATCH = 2_000  # conversations whose near-duplicates are looked for at a time
+MISSED = 0.002
 EXAMPLES = 3
 EXCERPT = 160  # characters
 
@@ -176,10 +177,12 @@ def _exact(held: HeldOut, kind: str, values: Hashes, owners: Numbers) -> Met:
 def _near(held: HeldOut, looked: Lookups, near: NearDuplicates) -> Met:
     """Return what rows and records are near-duplicates, but not the same text."""
     known, owner, bits = held.array("near"), held.array("near_owner"), held.array("near_sieve")
-    texts, same = held.texts(), held.array("text_hash")
+    texts, same, least = held.texts(), held.array("text_hash"), _least_in_common(near)
     rows, records = [numpy.zeros(0, numpy.int64)], [numpy.zeros(0, numpy.int64)]
     for start in range(0, len(looked.owners), BATCH):
-        left, right = candidates(known, owner, bits, numpy.ascontiguousarray(looked.bands[:, start : start + BATCH]))
+        left, right = candidates(
+            known, owner, bits, numpy.ascontiguousarray(looked.bands[:, start : start + BATCH]), least
+        )
         left += start
         differ = looked.conversations[left] != same[right]
         left, right = left[differ], right[differ]
@@ -193,6 +196,16 @@ def _near(held: HeldOut, looked: Lookups, near: NearDuplicates) -> Met:
         records.append(held.array("text_owner")[right[close]].astype(numpy.int64))
     paired = numpy.concatenate(records)
     return Met(numpy.concatenate(rows), paired, numpy.unique(paired))
+
+
+def _least_in_common(near: NearDuplicates) -> int:
+    """Return how many bands a pair must have in common: two, if that misses few pairs at the threshold.
+
+    Most pairs that have only one in common are far below it.
+    """
+    equal = near.threshold**near.rows
+    fewer = (1 - equal) ** near.bands + near.bands * equal * (1 - equal) ** (near.bands - 1)
+    return 2 if fewer < MISSED else 1
 
 
 def _some(texts: Texts, numbers: Numbers) -> Texts:

@@ -36,7 +36,7 @@ def positions(hashes: Hashes, bits: Bytes, values: Hashes) -> Numbers:
     return _positions(hashes, bits, values)  # type: ignore[no-any-return]
 
 
-def candidates(hashes: Hashes, owners: Numbers, bits: Bytes, bands: Hashes) -> tuple[Numbers, Numbers]:
+def candidates(hashes: Hashes, owners: Numbers, bits: Bytes, bands: Hashes, least: int) -> tuple[Numbers, Numbers]:
     """Return the pairs of texts, as (one of these, one of the owners), that have the most bands in common.
 
     Args:
@@ -44,8 +44,9 @@ def candidates(hashes: Hashes, owners: Numbers, bits: Bytes, bands: Hashes) -> t
         owners: the text of each of them.
         bits: their sieve.
         bands: the bands of the texts to look for, shape (bands, n).
+        least: how many bands a pair must have in common.
     """
-    return _candidates(hashes, owners, bits, bands)  # type: ignore[no-any-return]
+    return _candidates(hashes, owners, bits, bands, least)  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -126,7 +127,7 @@ def _positions(hashes: Hashes, bits: Bytes, values: Hashes) -> Numbers:
 
 
 @numba.njit(cache=True, nogil=True)
-def _candidates(hashes: Hashes, owners: Numbers, bits: Bytes, bands: Hashes) -> tuple[Numbers, Numbers]:
+def _candidates(hashes: Hashes, owners: Numbers, bits: Bytes, bands: Hashes, least: int) -> tuple[Numbers, Numbers]:
     met = numpy.empty(SHARED * bands.shape[0], numpy.int64)
     left, right = [0 for _ in range(0)], [0 for _ in range(0)]
     for text in range(bands.shape[1]):
@@ -141,7 +142,7 @@ def _candidates(hashes: Hashes, owners: Numbers, bits: Bytes, bands: Hashes) -> 
                     break
                 met[count] = owners[after]
                 count += 1
-        if count == 0:
+        if count < least:
             continue
         run = numpy.sort(met[:count])
         # One number a distinct text that sorts by bands in common, most first, then by the text.
@@ -149,8 +150,9 @@ def _candidates(hashes: Hashes, owners: Numbers, bits: Bytes, bands: Hashes) -> 
         distinct = start = 0
         for number in range(1, count + 1):
             if number == count or run[number] != run[start]:
-                codes[distinct] = -((number - start) << 40) + run[start]
-                distinct += 1
+                if number - start >= least:
+                    codes[distinct] = -((number - start) << 40) + run[start]
+                    distinct += 1
                 start = number
         for code in numpy.sort(codes[:distinct])[:CANDIDATES]:
             left.append(text)
