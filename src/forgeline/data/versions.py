@@ -246,7 +246,10 @@ def _chart_offline(repository: Any) -> None:
 
     template.parent.mkdir(exist_ok=True)
     partial = template.with_suffix(".part")
-    partial.write_text(PAGE.replace("LIBRARIES", vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", "5.21")), encoding="utf-8")
+    partial.write_text(
+        PAGE.replace("LIBRARIES", vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", "5.21")),
+        encoding="utf-8",
+    )
     os.replace(partial, template)
     # Not in the project's own settings: where the template is missing, DVC would stop.
     with repository.config.edit("local") as settings:

@@ -85,7 +85,9 @@ def rollback(version: Annotated[str, typer.Argument(help=NAMED)], reason: Reason
     print(f"The data are version {done.version.name} again (ledger entry {entry.number}).")
     print(f"Git has it staged, not committed: git commit -m 'Roll the data back to {done.version.digest[:12]}'")
     for stage, names in done.stale.items():
-        print(f"`forgeline data` would run {stage} again, because these are not as they were: {', '.join(names)}")
+        print(
+            f"`forgeline data` would run {stage} again: {', '.join(names)} changed since, which is no part of a version"
+        )
 
 
 def plots(
