@@ -121,12 +121,12 @@ def _entry(version: Any, here: Any, counts: dict[str, int], moved: dict[str, Num
 
 
 def _headline(moved: dict[str, Number], most: int = 3) -> str:
-    """Return the numbers that moved furthest for their size, and how many more did."""
+    """Return the numbers highest up in their reports that moved furthest for their size, and how many more did."""
 
-    def far(item: tuple[str, Number]) -> float:
-        number = item[1]
+    def far(item: tuple[str, Number]) -> tuple[int, float]:
+        name, number = item
         size = max(abs(number.before or 0), abs(number.after or 0))
-        return -abs(number.difference) / size if number.difference is not None else 0
+        return name.count("."), -abs(number.difference) / size if number.difference is not None else 0
 
     ranked = sorted(moved.items(), key=far)
     told = [f"{name} {_show(number.before)} → {_show(number.after)}" for name, number in ranked[:most]]
