@@ -82,7 +82,7 @@ class Finder:
         if config.names:
             from forgeline.data.pii import names
 
-            self._people = names.People()
+            self._people = names.people()
             self.canonical["person"] = names.canonical
         kinds = "|".join(kind.upper() for kind in self.canonical)
         self._tag = re.compile(rf"\[(?:{kinds})(?:_[a-z]+)?\]") if kinds else None

@@ -118,7 +118,7 @@ def postcode(regions: Sequence[str]) -> list[Recogniser]:
 
 
 def _postcode(before: str, code: str, after: str) -> Recogniser:
-    search = re.compile(rf"(?<![\w-])(?:{before})(?<!\w-)(?<!\d[.,/])({code})(?![\w-]|[.,/]\d)(?={after})")
+    search = re.compile(rf"(?<![\w#-])(?:{before})(?<!\w-)(?<!\d[.,/])({code})(?![\w-]|[.,/]\d)(?={after})")
 
     def find(text: str) -> Iterator[Span]:
         for match in search.finditer(text):

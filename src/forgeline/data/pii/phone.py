@@ -228,7 +228,7 @@ def _fits(piece: str, digits: str, sizes: list[int], plan: Plan, context: bool, 
 
 def _lead(text: str, start: int) -> tuple[bool, bool]:
     """Say whether the words in front of a number speak of phones, and whether they make it something else's."""
-    before = text[max(0, start - NEAR) : start]
+    before = text[max(0, start - NEAR) : start].rpartition("]")[2]  # the word of a tag says nothing
     words = [word.casefold() for word in WORD.findall(before)]
     last = len(words) - 1
     while last > 0 and words[last] in LINK and len(words) - last <= 3:

@@ -51,5 +51,5 @@ def recognise(
 
 
 def near(words: str) -> re.Pattern[str]:
-    """Return the pattern of a text that ends in one of the words, in any case, and no number after it."""
-    return re.compile(rf"(?i)(?<!\w)(?:{words})(?!\w)[^0-9]*$")
+    """Return the pattern of a text that ends in one of the words, in any case, and neither number nor tag after it."""
+    return re.compile(rf"(?i)(?<!\w)(?:{words})(?!\w)[^0-9\[\]]*$")
