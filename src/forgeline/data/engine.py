@@ -72,14 +72,19 @@ def _on_ray(function: Callable[[Task], Done], tasks: Sequence[Task], workers: in
         raise DataError("data.engine is ray, and Ray is not installed: pip install 'forgeline[ray]'.") from None
     if not ray.is_initialized():
         ray.init(os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False, logging_level="ERROR")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    from ray import cloudpickle
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
-    for row in rows.map(partial(_row, function), concurrency=workers).iter_rows():
-        yield row["result"]
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    numbers = ray.data.range(len(tasks), override_num_blocks=len(tasks))
+    for row in numbers.map(partial(_numbered, function, tasks), concurrency=workers).iter_rows():
+        yield cloudpickle.loads(row["done"])
 
 
-def _row(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, Any]:
-    return {"result": function(row["task"])}
+def _numbered(function: Callable[[Any], Any], tasks: Sequence[Any], row: dict[str, Any]) -> dict[str, bytes]:
+    """Return what a task came to as bytes, in the form in which Ray sends everything else: rows hold no objects."""
+    from ray import cloudpickle
+
+    return {"done": cloudpickle.dumps(function(tasks[row["id"]]))}
