@@ -34,7 +34,7 @@ CLEAN = {
     "repair": ["encoding", "html", "spaces"],
     "rules": RULES,
     "pii": {"kinds": ["email", "phone", "card", "iban", "ip"], "regions": ["GB", "US"], "replace": "tag"},
-    "near_duplicates": {"threshold": 0.6, "shingle": 5, "bands": 20, "rows": 5},
+    "near_duplicates": {"threshold": 0.7, "shingle": 5, "bands": 20, "rows": 5},
 }
 DUPLICATES = {"exact_duplicate": "exact", "normalised_duplicate": "exact", "near_duplicate": "near"}
 
