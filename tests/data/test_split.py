@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections import Counter
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from forgeline.cli import app
 from forgeline.config.schema import Assess, Data, Fetch, Mitigate, NearDuplicates, Source, Split
-from forgeline.data import table
+from forgeline.data import charts, table
 from forgeline.data.layout import FROZEN, KEPT, NAMES, SPLITS
 from forgeline.data.split import split_rows
 from forgeline.data.splits.contamination import Seen, measure
@@ -336,6 +337,19 @@ def test_a_strategy_and_its_keys_go_together() -> None:
             Split(**rule)
     with pytest.raises(ValueError, match="must be before"):
         Split(strategy="temporal", validation_from="2026-02-01T00:00:00Z", test_from="2026-01-01")
+
+
+def test_the_charts_bin_every_record_and_repeat(tmp_path: Path) -> None:
+    lengths = {name: Counter({35: 990 + n, 120: 9, 90_000: 1}) for n, name in enumerate(NAMES)}
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        charts.splits(folder, lengths, Counter({1: 4, 3: 2}))
+        assert (folder / "references.csv").read_text().splitlines() == ["references,prompts", "1,4", "3,2"]
+    with (tmp_path / "one/lengths.csv").open() as file:
+        bins = list(csv.DictReader(file))
+    assert max(int(one["characters"]) for one in bins) < 90_000
+    for name in NAMES:
+        assert sum(float(one["share"]) for one in bins if one["split"] == name) == pytest.approx(1, abs=1e-3)
+    assert (tmp_path / "one/split.png").read_bytes() == (tmp_path / "two/split.png").read_bytes()
 
 
 def test_an_empty_split_says_what_to_do(tmp_path: Path) -> None:

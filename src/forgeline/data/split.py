@@ -65,11 +65,10 @@ def split_rows(root: Path, config: Data) -> tuple[dict[str, Any], dict[str, Coun
 
 def _split(root: Path, config: Data, folder: Path) -> tuple[dict[str, Any], dict[str, Counter[int]]]:
     frozen = read_frozen(root)
-    parts, rows, links, strata = _scanned(root, config, folder, beginnings(frozen))
-    component = components(rows, links)
-    fates, dealt = deal(rows, component, config.split, strata)
-    keep(parts, rows, component)
+    parts, fates, dealt = _dealt(root, config, folder, beginnings(frozen))
     save(folder / "fate.npy", fates)
+    # Mapped: what follows needs little of them at a time.
+    rows, component = (numpy.load(folder / f"{name}.npy", mmap_mode="r") for name in ("rows", "component"))
     for fate in (VALIDATION, TEST):
         _require(fates, fate, component)
     merged = merge(parts, int((fates != TRAIN).sum()), folder / "held_out", config)
@@ -103,6 +102,15 @@ def _split(root: Path, config: Data, folder: Path) -> tuple[dict[str, Any], dict
     }
     write_json(root / REPORTS / "split.json", report)
     return report, lengths
+
+
+def _dealt(root: Path, config: Data, folder: Path, frozen: Hashes) -> tuple[list[Dealt], Fates, dict[str, Any]]:
+    """Return the kept parts, the split of each row, and what the strategy reports; the rows' hashes are on disk."""
+    parts, rows, links, strata = _scanned(root, config, folder, frozen)
+    component = components(rows, links)
+    del links
+    keep(parts, rows, component)
+    return parts, *deal(rows, component, config.split, strata)
 
 
 def _scanned(
