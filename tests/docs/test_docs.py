@@ -72,7 +72,8 @@ def test_dvc_understands_it(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", said("python"))
-def test_the_module_exists(words: list[str]) -> None:
+def test_the_module_exists(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(PROJECT)  # where the commands are typed
     assert words[0] != "-m" or importlib.util.find_spec(words[1])
 
 

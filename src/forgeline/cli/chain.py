@@ -60,7 +60,7 @@ def from_record(config: Config, name: str) -> dict[str, Any]:
         "text": record.completion,
         "split": split,
         "trained_versions": ", ".join(map(str, saw)) or "none",
-        "live_version_saw_it": "yes" if live in map(str, saw) else "no",
+        "live_version_saw_it": "yes" if live in {str(number) for number in saw} else "no",
     }
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from forgeline.config import load
-from forgeline.data.assess import assess
-from forgeline.data.clean import clean
-from forgeline.data.fetch import fetch
-from forgeline.data.split import split
 from forgeline.errors import ForgelineError
 
-STAGES = {"fetch": fetch, "clean": clean, "assess": assess, "split": split}
+STAGES = ("fetch", "clean", "assess", "split")
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +20,8 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         config = load()
-        report = STAGES[arguments[0]](config.root, config.data)
+        stage = getattr(import_module(f"forgeline.data.{arguments[0]}"), arguments[0])  # a stage imports its own
+        report = stage(config.root, config.data)
     except ForgelineError as fault:
         return _failed(arguments[0], str(fault))
     except OSError as fault:  # a full disk, a folder that may not be written

@@ -17,14 +17,10 @@ from forgeline.data.bias.report import bias_report
 from forgeline.data.layout import KEPT, QUARANTINE, REPORTS
 from forgeline.records import write_json
 
-POOLED = 4  # parts from which on the start of other processes is worth its while
-
 
 def assess(root: Path, config: Data) -> dict[str, Any]:
     """Write the bias report over the kept rows, and return it."""
     kept = table.parts(root / KEPT)
-    if len(kept) < POOLED:
-        config = config.model_copy(update={"engine": "local", "workers": 1})
 
     def over(function: Callable[[pyarrow.Table], Any]) -> Iterator[Any]:
         return engine.run(partial(_of_part, function=function, columns=COLUMNS), kept, config, "assess")

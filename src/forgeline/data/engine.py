@@ -6,7 +6,8 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache, partial
 from itertools import islice
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ def run(function: Callable[[Task], Done], tasks: Sequence[Task], config: Data, t
         if config.engine == "ray":
             results = _on_ray(function, tasks, config.workers)
         elif len(tasks) >= FEW and (config.workers or os.cpu_count() or 1) > 1:
-            results = _in_pool(function, tasks, min(config.workers or os.cpu_count() or 1, len(tasks)))
+            results = _in_pool(function, tasks, config.workers or os.cpu_count() or 1)
         else:
             results = map(function, tasks)
         for result in results:
@@ -40,16 +41,29 @@ def run(function: Callable[[Task], Done], tasks: Sequence[Task], config: Data, t
 
 
 def _in_pool(function: Callable[[Task], Done], tasks: Sequence[Task], workers: int) -> Iterator[Done]:
+    pool = _pool(workers)
+    waiting = iter(tasks)
+    futures = [pool.submit(function, task) for task in islice(waiting, 2 * workers)]
+    try:
+        while futures:
+            yield futures.pop(0).result()
+            futures += [pool.submit(function, task) for task in islice(waiting, 1)]
+    except BrokenProcessPool:
+        _pool.cache_clear()
+        raise DataError(
+            "A process of the data line was killed, most likely for want of memory: set workers in configs/data.yaml "
+            "to fewer, and run again."
+        ) from None
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+@cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Return the pool of this process: its start costs seconds, so that all passes share it."""
     # Spawned, not forked: the libraries that work on the batches hold threads and locks.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        waiting = iter(tasks)
-        futures = [pool.submit(function, task) for task in islice(waiting, 2 * workers)]
-        try:
-            while futures:
-                yield futures.pop(0).result()
-                futures += [pool.submit(function, task) for task in islice(waiting, 1)]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
 
 
 def _one_thread() -> None:

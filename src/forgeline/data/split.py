@@ -30,8 +30,6 @@ from forgeline.data.splits.train import assemble, decontaminate, mix
 from forgeline.errors import DataError
 from forgeline.records import write_json
 
-POOLED = 30  # parts from which on it pays to start other processes anew for each pass
-
 
 def split(root: Path, config: Data) -> dict[str, Any]:
     """Write the three splits, their report and the data card, and return the report.
@@ -53,8 +51,6 @@ def split_rows(root: Path, config: Data) -> tuple[dict[str, Any], dict[str, Coun
     left out for the mixture (`left_out_by_mix`); the report's `dealt` counts them. A held-out record
     stands for all the rows of its prompt.
     """
-    if len(table.parts(root / KEPT)) < POOLED:
-        config = config.model_copy(update={"engine": "local", "workers": 1})
     folder = root / CACHE / "split"
     shutil.rmtree(folder, ignore_errors=True)
     try:

@@ -27,7 +27,7 @@ def dry_run(
     cache.mkdir(parents=True, exist_ok=True)
     with reserved(as_json), tempfile.TemporaryDirectory(dir=cache) as folder:
         report = clean_into((Path(folder) / KEPT).parent, config.root, config.data)
-        shown = examples(Path(folder), config.data, rows)
+        shown = examples(Path(folder), rows)
     if as_json:
         emit({**report, "examples": shown})
         return
