@@ -95,7 +95,7 @@ class Finder:
         numbered = polars.int_range(len(texts), eager=True), texts
         suspects = _passing(numbered, [_either(forms)]) if forms else numbered
         for kind, group in self.recognisers.items():
-            nearer = _passing(suspects, [_either(group)])
+            nearer = _passing(suspects, [_either(group)]) if len(group) > 1 else suspects
             for one in group:
                 for row, text in zip(*_passing(nearer, one.gates), strict=True):
                     if finds := [Find(kind, *span) for span in one.find(text)]:

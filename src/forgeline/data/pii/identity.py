@@ -16,14 +16,16 @@ def checked(module: str) -> Callable[[str], bool]:
 
 
 SSN_WORDS = r"ssns?|social security(?: (?:number|no))?|ss ?#|ss no"
-NINO = r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]"
+NINO = r"[{first}][{second}] ?[0-9]{{2}} ?[0-9]{{2}} ?[0-9]{{2}} ?[{last}]"
+NINO_UPPER = NINO.format(first="A-CEGHJ-PR-TW-Z", second="A-CEGHJ-NPR-TW-Z", last="A-D")
+NINO_LOWER = NINO.format(first="a-ceghj-pr-tw-z", second="a-ceghj-npr-tw-z", last="a-d")
 FISCAL = r"(?i:[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z])"
 
 # A form whose digits are weak evidence, or none, needs one of its context words in front.
 NATIONAL_IDS: dict[str, list[tuple[str, str | None, str | None]]] = {
     "GB": [
-        (NINO, None, None),
-        (f"(?i:{NINO})", None, r"nino|ni (?:number|no)|national insurance(?: (?:number|no))?"),
+        (NINO_UPPER, None, None),
+        (NINO_LOWER, None, r"nino|ni (?:number|no)|national insurance(?: (?:number|no))?"),
         (r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4}", "gb.nhs", r"nhs(?: (?:number|no))?"),
     ],
     "US": [

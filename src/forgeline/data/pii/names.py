@@ -22,8 +22,9 @@ def people() -> People:
 class People:
     """Finds what the model takes for the name of a person; unlike the patterns, it guesses.
 
-    It reads every row, at some hundreds of rows a second, and was trained on written English: it misses
-    names in other scripts and in lower case, and takes some other capitalised words for names.
+    It reads every row, at about a thousand a second, and was trained on written English. Of 200 short
+    sentences with names from many countries it found 86 %, and 46 % when all was in lower case; in 600
+    replies about Cambridge, all 22 of its names were names of places.
 
     Raises:
         ConfigError: if the packages of the extra `names` are not installed.

@@ -55,8 +55,9 @@ def _is_address(value: str) -> bool:
     return not (str(address) == "::1" or address.is_unspecified or value.startswith(("127.0.0.", "255.255.")))
 
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s<>\"`]+")
-USERINFO = re.compile(r"://([^\s/?#@\[\]<>\"]*:[^\s/?#@\[\]<>\"]+|(?=[^@]*\d)[\w.~%-]{20,})@(?=[\w\[])")
+ADDRESS = re.compile(r"[^\s<>\"`]*")
+USERINFO = re.compile(r"([^\s/?#@\[\]<>\"]+)@(?=[\w\[])")
+LONE_TOKEN = re.compile(r"(?=.*\d)[\w.~%-]{20,}")
 PARAMETER = re.compile(
     r"(?i)[?&;#](?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|pwd|signature|credential|api[_-]?key)|key|sig|pass|auth|jwt"
     r"|session(?:_?id)?|access_?key)=([^\s&#\"'<>\[\](){}`]{6,})"
@@ -70,12 +71,18 @@ def url_credentials() -> list[Recogniser]:
     """
 
     def find(text: str) -> Iterator[Span]:
-        for url in URL.finditer(text):
-            if user := USERINFO.search(url[0]):
-                yield url.start() + user.start(1), url.start() + user.end(1)
-            for parameter in PARAMETER.finditer(url[0]):
-                value = parameter[1].rstrip(".,;:!?")
-                if len(value) >= 6 and not is_placeholder(value):
-                    yield url.start() + parameter.start(1), url.start() + parameter.start(1) + len(value)
+        at, end = text.find("://"), 0
+        while at >= 0:
+            user = USERINFO.match(text, at + 3)
+            if user and (user[1].partition(":")[2] or LONE_TOKEN.fullmatch(user[1])):
+                yield user.span(1)
+            if at >= end:  # one address may stand in another's query: its parameters are read once
+                address = ADDRESS.match(text, at)
+                end = address.end() if address else at
+                for parameter in PARAMETER.finditer(text, at, end):
+                    value = parameter[1].rstrip(".,;:!?")
+                    if len(value) >= 6 and not is_placeholder(value):
+                        yield parameter.start(1), parameter.start(1) + len(value)
+            at = text.find("://", at + 3)
 
     return [Recogniser("url_credentials", ("://", "@|[?&;#][^=]*="), find, str)]

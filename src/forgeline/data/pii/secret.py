@@ -47,7 +47,8 @@ GATES = (  # in the order of the searches below
     r"|SG\.|shpat_|dop_v1_|eyJ|sk-[A-Za-z0-9_-]{20}",
     "PRIVATE KEY-----",
     "[Bb]earer|[Bb]asic",
-    r"(?i:key|token|secret|senha|credential|contrase[ñn]a|wachtwoord|pass|pwd)[^ \t\r\n=:]{0,30}[ \t\r\n]{0,2}[=:]",
+    r"(?i:key|token|secret|senha|credential|contrase[ñn]a|wachtwoord|pass|pwd)"
+    r"[A-Za-z0-9_-]{0,30}[\"']?[ \t\r\n]{0,2}[=:]",
 )
 FLIP = re.compile(r"[a-z](?=[A-Z])|[A-Z](?=[a-z])")
 HEADER = re.compile(r"(?:[Bb]earer|[Bb]asic)\s{1,3}([A-Za-z0-9._~+/=-]{16,})")
