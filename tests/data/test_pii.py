@@ -175,15 +175,21 @@ def test_pseudonyms_need_a_key(monkeypatch: pytest.MonkeyPatch, key: str | None,
         Masker(Pii(replace="pseudonym", key="A_KEY"), Path())
 
 
+def own_recognisers(root: Path) -> Path:
+    folder = root / "configs/recognisers"
+    folder.mkdir(parents=True)
+    return folder / "own.yaml"
+
+
 def test_own_recognisers_come_first(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text(
+    own_recognisers(tmp_path).write_text(
         r"""
 - {name: loyalty_card, pattern: '\b99\d{8}\b', validator: luhn, gate: '99'}
 - {name: staff, pattern: '\b[A-Z]{2}\d{4}\b', context: [staff, employee no]}
 """,
         encoding="utf-8",
     )
-    config = Pii(recognisers="own.yaml")
+    config = Pii(recognisers="configs/recognisers/own.yaml")
     assert masked("call 9912345676", config, tmp_path) == "call [LOYALTY_CARD]"
     assert masked("Staff: AB1234, flight AB1234", config, tmp_path) == "Staff: [STAFF], flight AB1234"
     assert masked("number 9912345677", config, tmp_path) == "number 9912345677"
@@ -202,9 +208,9 @@ def test_own_recognisers_come_first(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_recogniser_is_named_with_what_is_legal(tmp_path: Path, yaml: str, said: str) -> None:
-    (tmp_path / "own.yaml").write_text(yaml, encoding="utf-8")
+    own_recognisers(tmp_path).write_text(yaml, encoding="utf-8")
     with pytest.raises(ConfigError, match=said) as raised:
-        Masker(Pii(recognisers="own.yaml"), tmp_path)
+        Masker(Pii(recognisers="configs/recognisers/own.yaml"), tmp_path)
     assert "own.yaml" in str(raised.value)
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 import yaml
 
 from forgeline.data import versions
-from forgeline.data.__main__ import main
 from forgeline.errors import DataError
 
 OUTPUTS = {"fetch": "data/raw/*", "clean": "data/clean/**/*", "assess": "data/reports/bias*", "split": "data/splits/*"}
@@ -111,15 +111,28 @@ def test_a_stage_on_its_own_says_one_sentence_and_fails(project: Path) -> None:
     )
 
 
-def test_a_full_disk_stops_a_stage_with_one_sentence(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "data/raw/part")
+@pytest.mark.parametrize("stage", ["fetch", "clean", "split"])
+def test_a_disk_that_takes_no_more_stops_a_stage_with_one_sentence(project: Path, stage: str) -> None:
+    for earlier in ("fetch", "clean", "assess", "split"):  # what they write must outlive the failure
+        assert main_in(project, earlier).returncode == 0
+    before = contents(project)
+    shutil.rmtree(project / ".forgeline")  # nothing to take from a cache
 
-    monkeypatch.chdir(project)
-    monkeypatch.setattr("pyarrow.parquet.write_table", full)
-    assert main(["fetch"]) == 1
-    said = capsys.readouterr().err
-    assert "fetch: No space left on device: data/raw/part. Make room" in said and "Traceback" not in said
-    assert not list((project / "data/raw").rglob("*")) and not list(project.rglob("*.part"))
+    def limit() -> None:  # the file system refuses what goes beyond, as a full one does
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+
+    failed = main_in(project, stage, limit)
+    assert failed.returncode == 1 and "MB free). Make room" in failed.stderr, failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith(f"{stage}: ") and "Traceback" not in failed.stderr
+    assert contents(project).items() >= before.items()
+    assert main_in(project, stage).returncode == 0
+
+
+def main_in(project: Path, stage: str, limit: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "forgeline.data", stage]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, preexec_fn=limit)
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    files = [path for path in (project / "data").rglob("*") if path.is_file()]
+    return {path.relative_to(project).as_posix(): path.read_bytes() for path in files}

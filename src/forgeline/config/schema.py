@@ -187,15 +187,16 @@ class Pii(Section):
     """Which personal data and secrets are replaced, and by what.
 
     `regions` (ISO 3166) choose national forms of phones, ids and postcodes. `key` names the environment
-    variable with the key of the pseudonyms. `recognisers` is a YAML file of one's own patterns. `names`
-    also looks for people's names, by a statistical model: slow, and often wrong.
+    variable with the key of the pseudonyms. `recognisers` is a YAML file of one's own patterns, in the
+    folder that DVC watches. `names` also looks for people's names, by a statistical model: slow, and
+    often wrong.
     """
 
     kinds: list[PiiKind] = ["email", "phone", "card", "iban", "ip", "national_id", "url_credentials", "secret"]
     replace: Literal["tag", "pseudonym", "remove"] = "tag"
     regions: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = ["GB", "US"]
     key: str = "FORGELINE_PSEUDONYM_KEY"
-    recognisers: str | None = None
+    recognisers: Annotated[str, Field(pattern=r"^configs/recognisers/[\w.-]+\.ya?ml$")] | None = None
     names: bool = False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -25,8 +26,9 @@ def main(arguments: list[str]) -> int:
     except ForgelineError as fault:
         return _failed(arguments[0], str(fault))
     except OSError as fault:  # a full disk, a folder that may not be written
-        what = f"{fault.strerror}: {fault.filename or 'data/'}" if fault.strerror else str(fault)
-        return _failed(arguments[0], f"{what}. Make room or mend the permissions, then run again.")
+        what = f"{fault.strerror}: {fault.filename or 'data/'}" if fault.strerror else f"a file is cut short: {fault}"
+        free = f"{shutil.disk_usage(Path.cwd()).free / 1e6:,.0f} MB free"
+        return _failed(arguments[0], f"{what} ({free}). Make room or mend the permissions, then run again.")
     print(f"{arguments[0]}: {report.get('rows', report.get('replies'))}", file=sys.stderr)
     return 0
 

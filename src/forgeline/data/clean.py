@@ -80,9 +80,9 @@ class Written(NamedTuple):
 def _hand_over(work: Path, rest: Rest, fates: Fates) -> None:
     """Write what the parts need to know of each other: fates, the ids of twins, and what they inherit."""
     work.mkdir(parents=True, exist_ok=True)
-    numpy.save(work / "fate.npy", fates.fate)
-    numpy.save(work / "twin.npy", fates.twin)
-    numpy.save(work / "score.npy", fates.score)
+    table.save_array(work / "fate.npy", fates.fate)
+    table.save_array(work / "twin.npy", fates.twin)
+    table.save_array(work / "score.npy", fates.score)
     keepers, merged = numpy.unique(fates.twin[fates.twin >= 0], return_counts=True)
     ids: list[str] = []
     for part, stem in enumerate(rest.stems):

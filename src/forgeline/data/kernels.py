@@ -123,7 +123,7 @@ def _normalise_one(data: Bytes, at: int, end: int, out: Bytes, first: int, bare:
 
 
 @numba.njit(cache=True, nogil=True)
-def _mix(value: Any) -> Any:
+def mix(value: Any) -> Any:
     """Return the finaliser of splitmix64."""
     value = (value ^ (value >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
@@ -159,10 +159,10 @@ def _shingles(data: Bytes, start: int, end: int, size: int, out: Hashes) -> int:
             code, tail = _character(data, tail, end)
             held -= power * (code + numpy.uint64(1))
         if length >= size:
-            out[count] = _mix(held)
+            out[count] = mix(held)
             count += 1
     if 0 < length < size:
-        out[0] = _mix(held)
+        out[0] = mix(held)
         count = 1
     return count
 
@@ -194,13 +194,13 @@ def _minhash(data: Bytes, offsets: Numbers, size: int, bands: int, rows: int) ->
             attempt = numpy.uint64(0)
             while minima[other] == EMPTY and count:
                 attempt += numpy.uint64(1)
-                drawn = _mix(numpy.uint64(place) * BASE + attempt)
+                drawn = mix(numpy.uint64(place) * BASE + attempt)
                 other = ((drawn >> numpy.uint64(32)) * numpy.uint64(bins)) >> numpy.uint64(32)
             dense[place] = minima[other]
         for band in range(bands):
             value = numpy.uint64(band + 1)
             for row in range(rows):
-                value = _mix(value * BASE + dense[band * rows + row])
+                value = mix(value * BASE + dense[band * rows + row])
             out[band, text] = value
     return out
 

@@ -136,8 +136,8 @@ def mend_part(task: tuple[Path, Path], config: Data, root: Path) -> None:
     table.write(files.removed, mended.removed)
     arrays = ((files.keys, mended.keys), (files.bands, mended.bands), (files.offsets, mended.texts.offsets))
     for path, array in arrays:
-        numpy.save(path, array, allow_pickle=False)
-    mended.texts.data.tofile(files.texts)
+        table.save_array(path, array)
+    files.texts.write_bytes(mended.texts.data.tobytes())
     write_json(files.counts, mended.counts)  # the last file says that all are there
 
 

@@ -141,7 +141,7 @@ def _copies(rest: Rest) -> Fates:
 def _near_copies(rest: Rest, fates: Fates, config: Data, near: NearDuplicates, folder: Path) -> None:
     """Merge rows that are alike, directly or through others, into the best of them; write into `fates`."""
     folder.mkdir(parents=True, exist_ok=True)
-    numpy.save(folder / "kept.npy", fates.kept())
+    table.save_array(folder / "kept.npy", fates.kept())
     bucket = partial(_bucket, rest=rest, folder=folder)
     few = len(rest.stems) < engine.FEW  # little work a band
     buckets = (
@@ -195,8 +195,8 @@ def _bucket(band: int, rest: Rest, folder: Path) -> Path:
     alone[1:-1] = values[1:] != values[:-1]
     shared = ~(alone[:-1] & alone[1:])  # not both the first and the last of its run
     path = folder / f"band-{band}.npy"
-    numpy.save(path.with_suffix(".rows.npy"), kept[order[shared]])
-    numpy.save(path.with_suffix(".starts.npy"), numpy.flatnonzero(alone[:-1][shared]))
+    table.save_array(path.with_suffix(".rows.npy"), kept[order[shared]])
+    table.save_array(path.with_suffix(".starts.npy"), numpy.flatnonzero(alone[:-1][shared]))
     return path
 
 

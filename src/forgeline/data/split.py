@@ -25,8 +25,9 @@ from forgeline.data.splits.dealt import Dealt, keep
 from forgeline.data.splits.frozen import beginnings, read_frozen
 from forgeline.data.splits.held_out import merge
 from forgeline.data.splits.index import HeldOut, build
-from forgeline.data.splits.keys import LINK, ROW, Rows, Scan, components, save, scan
+from forgeline.data.splits.keys import LINK, ROW, Rows, Scan, components, scan
 from forgeline.data.splits.train import assemble, decontaminate, mix
+from forgeline.data.table import save_array
 from forgeline.errors import DataError
 from forgeline.records import write_json
 
@@ -62,7 +63,7 @@ def split_rows(root: Path, config: Data) -> tuple[dict[str, Any], dict[str, Coun
 def _split(root: Path, config: Data, folder: Path) -> tuple[dict[str, Any], dict[str, Counter[int]]]:
     frozen = read_frozen(root)
     parts, fates, dealt = _dealt(root, config, folder, beginnings(frozen))
-    save(folder / "fate.npy", fates)
+    save_array(folder / "fate.npy", fates)
     # Mapped: what follows needs little of them at a time.
     rows, component = (numpy.load(folder / f"{name}.npy", mmap_mode="r") for name in ("rows", "component"))
     for fate in (VALIDATION, TEST):
@@ -73,7 +74,7 @@ def _split(root: Path, config: Data, folder: Path) -> tuple[dict[str, Any], dict
     if config.split.decontaminate:
         decontaminate(fates, tasks, benchmarks, parts)
     left_out = mix(fates, rows, parts, config)
-    save(folder / "fate.npy", fates)
+    save_array(folder / "fate.npy", fates)
     _require(fates, TRAIN, component)
     train, mitigation = assemble(parts, sets, config, folder / "train")
     lengths: dict[str, Counter[int]] = {name: Counter() for name in NAMES}
@@ -113,7 +114,7 @@ def _scanned(
     root: Path, config: Data, folder: Path, frozen: Hashes
 ) -> tuple[list[Dealt], Rows, NDArray[numpy.void], dict[int, str]]:
     """Return the kept parts, their rows and links as hashes, and the names of strata."""
-    save(folder / "frozen.npy", frozen)
+    save_array(folder / "frozen.npy", frozen)
     paths = table.parts(root / KEPT)
     tasks = [
         Scan(path, folder / f"scan/{number:05}", config.split, folder / "frozen.npy")

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import orjson
 import polars
 import pyarrow
+from numpy.typing import NDArray
 from pyarrow import parquet
 
 from forgeline.errors import DataError
@@ -119,6 +121,19 @@ def write(path: Path, table: pyarrow.Table) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         parquet.write_table(table, partial, compression="zstd", compression_level=1, use_dictionary=False)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as `numpy.save` does, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        # Into a file of its own, numpy leaves the array cut short on a full disk and says nothing.
+        with pyarrow.OSFile(str(partial), "wb") as file:
+            numpy.save(file, array, allow_pickle=False)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

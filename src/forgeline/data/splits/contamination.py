@@ -16,9 +16,9 @@ from forgeline.data.kernels import Hashes, Numbers, Texts, jaccard
 from forgeline.data.splits.deal import TRAIN
 from forgeline.data.splits.dealt import Dealt
 from forgeline.data.splits.index import HeldOut, Lookups, lookups
-from forgeline.data.splits.keys import save
 from forgeline.data.splits.overlap import candidates, grams, positions, sieve
 from forgeline.data.splits.texts import find, hashes
+from forgeline.data.table import save_array
 
 LEAKS = ("key", "prompt", "conversation")
 KINDS = (*LEAKS, "near_duplicate")
@@ -82,15 +82,15 @@ def look_up(task: Seen) -> Found:
             "near_duplicate": _near(held, looked, task.near),
         }
         for kind, one in met.items():
-            save(task.file(held, kind), one.records)
+            save_array(task.file(held, kind), one.records)
         # An equal key is no equal text: files of other people number their rows too.
         same = numpy.isin(each, numpy.concatenate([met["prompt"].rows, met["conversation"].rows]))
-        save(task.file(held, "same"), same)
-        save(task.file(held, "alike"), same | numpy.isin(each, met["near_duplicate"].rows))
+        save_array(task.file(held, "same"), same)
+        save_array(task.file(held, "alike"), same | numpy.isin(each, met["near_duplicate"].rows))
         values, texts = sized[held.size]
         places = positions(held.array("gram"), held.array("gram_sieve"), values)
         held_by = numpy.unique(numpy.stack([places, looked.owners[texts]])[:, places >= 0], axis=1)[0]
-        save(task.file(held, "grams"), numpy.stack(numpy.unique(held_by, return_counts=True)))
+        save_array(task.file(held, "grams"), numpy.stack(numpy.unique(held_by, return_counts=True)))
         found[held.name] = {kind: (len(numpy.unique(met[kind].rows)), _first(rows, met[kind])) for kind in KINDS}
     return found
 

@@ -12,8 +12,9 @@ from pyarrow import compute
 
 from forgeline.data import table
 from forgeline.data.kernels import Hashes
-from forgeline.data.splits.keys import Rows, save
+from forgeline.data.splits.keys import Rows
 from forgeline.data.splits.texts import find
+from forgeline.data.table import save_array
 
 NAMED = pyarrow.schema([("component", pyarrow.uint64()), ("key", pyarrow.string())])
 Mask = NDArray[numpy.bool]
@@ -50,8 +51,8 @@ class Dealt(NamedTuple):
 def keep(parts: list[Dealt], rows: Rows, component: Hashes) -> None:
     """Write the arrays that the passes read, and which key a component of several goes by: the first placed."""
     folder = parts[0].folder
-    save(folder / "rows.npy", rows)
-    save(folder / "component.npy", component)
+    save_array(folder / "rows.npy", rows)
+    save_array(folder / "component.npy", component)
     several = numpy.unique(component[rows["place"] != component])
     found = [NAMED.empty_table()]
     for part in parts:

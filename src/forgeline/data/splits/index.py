@@ -17,9 +17,9 @@ from forgeline.config.schema import Data, NearDuplicates
 from forgeline.data import engine, table
 from forgeline.data.kernels import Hashes, Numbers, Texts, minhash
 from forgeline.data.layout import NAMES
-from forgeline.data.splits.keys import save
 from forgeline.data.splits.overlap import grams, sieve, word_counts
 from forgeline.data.splits.texts import COLUMNS, hashes, said
+from forgeline.data.table import save_array
 
 EXACT = ("key", "prompt", "conversation", "reply")
 SHORTEST, LONGEST = 8, 13  # words of an n-gram
@@ -100,17 +100,17 @@ def build(name: str, parts: list[Path], folder: Path, near: NearDuplicates, conf
     for kind in EXACT:
         _sorted(folder, kind, joined(kind), joined(f"{kind}_owner", records))
     _sorted(folder, "near", joined("near"), joined("near_owner", spoken))
-    save(folder / "near_sieve.npy", sieve(numpy.load(folder / "near.npy")))
-    save(folder / "text_owner.npy", joined("text_owner", records))
-    save(folder / "text.npy", joined("text"))
-    save(folder / "text_hash.npy", joined("conversation"))
+    save_array(folder / "near_sieve.npy", sieve(numpy.load(folder / "near.npy")))
+    save_array(folder / "text_owner.npy", joined("text_owner", records))
+    save_array(folder / "text.npy", joined("text"))
+    save_array(folder / "text_hash.npy", joined("conversation"))
     lengths = joined("lengths")
-    save(folder / "offsets.npy", numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64))
+    save_array(folder / "offsets.npy", numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64))
     words = joined("words")
     size = int(numpy.clip(numpy.percentile(words, 5), SHORTEST, LONGEST)) if len(words) else LONGEST
-    save(folder / "size.npy", numpy.array([size]))
-    save(folder / "words.npy", words)
-    save(folder / "records.npy", records[-1:])
+    save_array(folder / "size.npy", numpy.array([size]))
+    save_array(folder / "words.npy", words)
+    save_array(folder / "records.npy", records[-1:])
     held = HeldOut(name, folder, parts)
     found, filled = numpy.empty(numpy.maximum(words - size + 1, 0).sum(), numpy.uint64), 0
     for _, texts in held.batches():
@@ -118,8 +118,8 @@ def build(name: str, parts: list[Path], folder: Path, near: NearDuplicates, conf
         found[filled : filled + len(some)] = some
         filled += len(some)
     found.sort()
-    save(folder / "gram.npy", found)
-    save(folder / "gram_sieve.npy", sieve(found))
+    save_array(folder / "gram.npy", found)
+    save_array(folder / "gram_sieve.npy", sieve(found))
     return held
 
 
@@ -146,7 +146,7 @@ def digest(task: Digest) -> tuple[int, int]:
         "words": word_counts(looked.texts),
     }
     for name, array in arrays.items():
-        save(task.target / f"{name}.npy", array)
+        save_array(task.target / f"{name}.npy", array)
     return len(keys), len(looked.owners)
 
 
@@ -172,5 +172,5 @@ def lookups(rows: pyarrow.Table, near: NearDuplicates) -> Lookups:
 
 def _sorted(folder: Path, kind: str, values: Hashes, owners: Numbers) -> None:
     order = numpy.lexsort((owners, values))
-    save(folder / f"{kind}.npy", values[order])
-    save(folder / f"{kind}_owner.npy", owners[order].astype(numpy.int32))
+    save_array(folder / f"{kind}.npy", values[order])
+    save_array(folder / f"{kind}_owner.npy", owners[order].astype(numpy.int32))

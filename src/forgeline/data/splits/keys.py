@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,8 +63,8 @@ def scan(task: Scan) -> tuple[int, dict[int, str]]:
         rows["time"] = [microseconds(time) for time in frame["time"]]
     links = numpy.zeros(len(texts.owners), LINK)
     links["conversation"], links["row"] = hashes(texts.conversations), texts.owners
-    save(task.target.with_suffix(".rows.npy"), rows)
-    save(task.target.with_suffix(".links.npy"), links)
+    table.save_array(task.target.with_suffix(".rows.npy"), rows)
+    table.save_array(task.target.with_suffix(".links.npy"), links)
     return len(rows), names
 
 
@@ -106,15 +105,6 @@ def components(rows: Rows, links: NDArray[numpy.void]) -> Hashes:
     numpy.minimum.at(smallest, roots, rows["place"])
     component: Hashes = smallest[roots]
     return component
-
-
-def save(path: Path, array: NDArray[numpy.generic]) -> None:
-    """Write an array, whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("wb") as file:
-        numpy.save(file, array)
-    os.replace(partial, path)
 
 
 def require_times(rows: Rows) -> None:

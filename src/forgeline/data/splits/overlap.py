@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import numpy
 
-from forgeline.data.kernels import BASE, Bytes, Hashes, Numbers, Texts, _mix
+from forgeline.data.kernels import BASE, Bytes, Hashes, Numbers, Texts, mix
 
 SHARED = 64  # texts of one band that are looked at
 CANDIDATES = 16  # texts, those with the most bands in common, whose similarity is computed
@@ -84,13 +84,13 @@ def _grams(data: Bytes, offsets: Numbers, size: int) -> tuple[Hashes, Numbers]:
             while at < end and data[at] != 32:
                 value = value * BASE + numpy.uint64(data[at]) + numpy.uint64(1)
                 at += 1
-            value = _mix(value)
+            value = mix(value)
             held = held * BASE + value
             if word >= size:
                 held -= power * ring[word % size]
             ring[word % size] = value
             if word >= size - 1:
-                out[place], owners[place] = _mix(held), text
+                out[place], owners[place] = mix(held), text
                 place += 1
     return out, owners
 
