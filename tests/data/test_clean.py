@@ -140,6 +140,12 @@ def test_a_dry_rule_counts_and_removes_nothing(run_clean: Run) -> None:
     assert len(kept) == 2 and report["dry"] == {"too_short": 1}
 
 
+def test_a_tag_is_judged_as_a_word(run_clean: Run) -> None:
+    rules = {"shouting": Rule(measure="capitals", max=0.7), "signs": Rule(measure="symbols", max=0.2)}
+    [kept], _, _ = run_clean([row(1, "Phone?", "It's 01223315702.")], Clean(rules=rules))
+    assert texts(kept)[1] == "It's [PHONE]."
+
+
 def test_no_row_left_says_why_and_leaves_what_was_there(run_clean: Run, tmp_path: Path) -> None:
     rules = {"too_short": Rule(measure="chars", min=500)}
     with pytest.raises(DataError, match=r"left none of 3 rows \(too_short 3\)"):

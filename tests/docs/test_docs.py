@@ -51,10 +51,12 @@ def test_the_command_line_understands_it(words: list[str]) -> None:
     words = [word for word in words if word != "--help"]  # which would answer, and leave
     if not words:
         return
-    group = typer.main.get_command(app)
-    context = group.make_context("forgeline", [*words])
-    _, command, rest = group.resolve_command(context, [*words])
-    given = command.make_context(words[0], rest, parent=context).params
+    command, rest = typer.main.get_command(app), [*words]
+    context = command.make_context("forgeline", [*words])
+    while rest and hasattr(command, "resolve_command") and not rest[0].startswith("-"):
+        name, command, rest = command.resolve_command(context, rest)
+        context = command.make_context(name, [*rest], parent=context)
+    given = context.params
     load(PROJECT, profile=given.get("profile"), overrides=given.get("set_") or ())
 
 

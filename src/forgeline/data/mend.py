@@ -34,6 +34,7 @@ REMOVED = pyarrow.schema(
         ("duplicate_of", pyarrow.string()),
     ]
 )
+MASK = r"\[[A-Z][A-Z_]+(?:_[a-z]{12})?\]"
 REFERENCES = 59  # where a rank says, in four bits, how many references are missing to 15
 KEYS = ("prompt", "reply", "exact", "name", "rank")
 
@@ -226,9 +227,13 @@ def _judge(rows: pyarrow.Table, config: Data, decided: dict[str, Decision]) -> t
     """Return rule, detail and score of each row, null where it stays, and what dry rules would remove."""
     turns = Turns.of(rows.column("messages"))
     completion = turns.contents.gather(turns.last)
-    prompt, conversation = turns.joined(turns.contents, ~turns.is_last()), turns.joined(turns.contents)
+    # A tag or pseudonym is judged as a word: its capitals and brackets are not the writer's.
+    contents = turns.contents.str.replace_all(MASK, "something")
+    prompt, conversation = turns.joined(contents, ~turns.is_last()), turns.joined(contents)
     identities = {word for groups in config.assess.groups.values() for words in groups.values() for word in words}
-    rule, detail, score, dry = rules.failing(config.clean.rules, completion, prompt, conversation, identities)
+    rule, detail, score, dry = rules.failing(
+        config.clean.rules, contents.gather(turns.last), prompt, conversation, identities
+    )
     judged = polars.DataFrame({"id": table.series(rows, "id"), "rule": rule, "detail": detail, "score": score})
     for verdict, name in (("keep", None), ("drop", "reviewer")):
         ruled = {one.id: f"by {one.who}, {one.when}" for one in decided.values() if one.verdict == verdict}

@@ -21,7 +21,7 @@ def preview(
     what: Annotated[
         str | None, typer.Argument(metavar="[SOURCE|URI]", help="A source of configs/data.yaml, or a file or address.")
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows of each source.")] = 5,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="How many rows of each source.")] = 5,
     as_json: Json = False,
 ) -> None:
     """Show what a source is taken for: compression, format, shape, and its first rows or why they are none."""
