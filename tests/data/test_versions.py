@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from forgeline.data import versions
+from forgeline.data.__main__ import main
 from forgeline.errors import DataError
 
 OUTPUTS = {"fetch": "data/raw/*", "clean": "data/clean/**/*", "assess": "data/reports/bias*", "split": "data/splits/*"}
@@ -112,9 +113,12 @@ def test_a_stage_on_its_own_says_one_sentence_and_fails(project: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["fetch", "clean", "split"])
-def test_a_disk_that_takes_no_more_stops_a_stage_with_one_sentence(project: Path, stage: str) -> None:
+def test_a_disk_that_takes_no_more_stops_a_stage_with_one_sentence(
+    project: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
     for earlier in ("fetch", "clean", "assess", "split"):  # what they write must outlive the failure
-        assert main_in(project, earlier).returncode == 0
+        assert main([earlier]) == 0
     before = contents(project)
     shutil.rmtree(project / ".forgeline")  # nothing to take from a cache
 
@@ -125,10 +129,10 @@ def test_a_disk_that_takes_no_more_stops_a_stage_with_one_sentence(project: Path
     assert failed.returncode == 1 and "MB free). Make room" in failed.stderr, failed.stderr
     assert failed.stderr.splitlines()[-1].startswith(f"{stage}: ") and "Traceback" not in failed.stderr
     assert contents(project).items() >= before.items()
-    assert main_in(project, stage).returncode == 0
+    assert main([stage]) == 0
 
 
-def main_in(project: Path, stage: str, limit: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+def main_in(project: Path, stage: str, limit: Callable[[], None]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "forgeline.data", stage]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, preexec_fn=limit)
 
