@@ -16,10 +16,11 @@ import pyarrow
 from forgeline.config.schema import Data
 from forgeline.data import charts, engine, rules, table
 from forgeline.data.layout import CACHE, KEPT, QUARANTINE, RAW, REPORTS
-from forgeline.data.mend import Files, counts_of, flat_texts, mend_part, settings_digest, with_verdict
+from forgeline.data.mend import Files, counts_of, mend_part, settings_digest, with_verdict
 from forgeline.data.pii import Masker
 from forgeline.data.settle import FATES, MERGED, Fates, Rest, extra_references, settle
 from forgeline.data.settle import KEPT as KEEP
+from forgeline.data.turns import flat_texts
 from forgeline.errors import DataError
 from forgeline.lineage import code_digest, file_digest, value_digest
 from forgeline.records import write_json

@@ -22,6 +22,7 @@ from forgeline.data import kernels, rules, table
 from forgeline.data.pii import Masker
 from forgeline.data.repair import repair_texts
 from forgeline.data.review import Decision, decisions
+from forgeline.data.turns import Turns
 from forgeline.lineage import value_digest
 from forgeline.records import write_json
 
@@ -71,49 +72,6 @@ class Files(NamedTuple):
         """Return the files of a stem."""
         names = ("kept.parquet", "removed.parquet", "keys.npy", "bands.npy", "offsets.npy", "texts.bin", "counts.json")
         return cls(*(stem.with_name(f"{stem.name}.{name}") for name in names))
-
-
-class Turns(NamedTuple):
-    """The turns of a batch of conversations: those of row i lie at offsets[i] to offsets[i + 1]."""
-
-    offsets: NDArray[numpy.int64]
-    roles: polars.Series
-    contents: polars.Series
-
-    @classmethod
-    def of(cls, messages: pyarrow.ChunkedArray) -> Turns:
-        """Return the turns of a column of messages without nulls."""
-        array = messages.combine_chunks()
-        offsets = array.offsets.to_numpy().astype(numpy.int64)
-        flat = array.flatten()
-        roles, contents = (polars.Series(name, flat.field(name)) for name in ("role", "content"))
-        return cls(offsets - offsets[0], roles.cast(polars.String), contents.cast(polars.String))
-
-    @property
-    def last(self) -> NDArray[numpy.int64]:
-        """Where the completions stand."""
-        return self.offsets[1:] - 1
-
-    def column(self) -> pyarrow.Array:
-        """Return the turns as a column of messages."""
-        fields = [series.to_arrow().cast(pyarrow.string()) for series in (self.roles, self.contents)]
-        flat = pyarrow.StructArray.from_arrays(fields, names=["role", "content"])
-        return pyarrow.ListArray.from_arrays(pyarrow.array(self.offsets, pyarrow.int32()), flat).cast(table.TURNS)
-
-    def joined(self, turns: polars.Series, keep: polars.Series | None = None) -> polars.Series:
-        """Return one text a row: its turns, or those to keep, on lines of their own."""
-        if keep is not None:
-            turns = polars.select(polars.when(keep).then(turns)).to_series()
-        lists = pyarrow.LargeListArray.from_arrays(
-            pyarrow.array(self.offsets), turns.to_arrow().cast(pyarrow.large_string())
-        )
-        return polars.Series(lists).list.join("\n", ignore_nulls=True)
-
-    def is_last(self) -> polars.Series:
-        """Return for each turn whether it is a completion."""
-        mask = numpy.zeros(len(self.contents), dtype=bool)
-        mask[self.last] = True
-        return polars.Series(mask)
 
 
 def settings_digest(config: Data, root: Path) -> str:
@@ -326,15 +284,6 @@ def with_verdict(rows: pyarrow.Table, judged: polars.DataFrame) -> pyarrow.Table
         )
         rows = rows.append_column(field, given)
     return rows.cast(REMOVED)
-
-
-def flat_texts(rows: pyarrow.Table, name: str) -> polars.Series:
-    """Return all texts of the column `messages`, `references` or `rejected`."""
-    column = rows.column(name)
-    if name == "messages":
-        return Turns.of(column).contents
-    flat = column.combine_chunks().flatten() if name == "references" else column.drop_null()
-    return polars.Series(flat, dtype=polars.String)
 
 
 def _counted(names: polars.Series) -> dict[str, int]:

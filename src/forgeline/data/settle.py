@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numba
 import numpy
 import polars
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from forgeline.config.schema import Data, NearDuplicates
 from forgeline.data import engine, kernels, table
 from forgeline.data.mend import KEYS, REFERENCES, Files
+from forgeline.data.unions import roots, unite
 
 FATES = (
     "kept",
@@ -152,8 +152,8 @@ def _near_copies(rest: Rest, fates: Fates, config: Data, near: NearDuplicates, f
         rows, starts = (numpy.load(path.with_suffix(kind)) for kind in (".rows.npy", ".starts.npy"))
         for left, right in _pairs(rows, starts, parent):
             alike = _similarity(rest, left, right, near) >= near.threshold
-            _unite(parent, left[alike], right[alike])
-    root = _roots(parent)
+            unite(parent, left[alike], right[alike])
+    root = roots(parent, numpy.arange(len(parent)))
     rank = rest.key("rank")
     members = numpy.flatnonzero((numpy.bincount(root, minlength=len(root)) > 1)[root])
     order = members[numpy.lexsort((rank[members], root[members]))]
@@ -209,7 +209,7 @@ def _pairs(rows: Rows, starts: Rows, parent: Rows) -> Iterator[tuple[Rows, Rows]
         for start in range(0, len(active), PAIRS):
             here = active[start : start + PAIRS]
             left, right = rows[here - lag], rows[here]
-            apart = _find(parent, left) != _find(parent, right)
+            apart = roots(parent, left) != roots(parent, right)
             if apart.any():
                 yield left[apart], right[apart]
         lag += 1
@@ -231,31 +231,3 @@ def _place_in_run(values: NDArray[Any]) -> Rows:
     first = numpy.ones(len(values), dtype=bool)
     first[1:] = values[1:] != values[:-1]
     return places - places[first][numpy.cumsum(first) - 1] if len(values) else places
-
-
-@numba.njit(cache=True, nogil=True)
-def _root(parent: Rows, row: int) -> int:
-    while parent[row] != row:
-        parent[row] = parent[parent[row]]
-        row = parent[row]
-    return row
-
-
-@numba.njit(cache=True, nogil=True)
-def _unite(parent: Rows, left: Rows, right: Rows) -> None:
-    for pair in range(len(left)):
-        one, other = _root(parent, left[pair]), _root(parent, right[pair])
-        parent[max(one, other)] = min(one, other)
-
-
-@numba.njit(cache=True, nogil=True)
-def _find(parent: Rows, rows: Rows) -> Rows:
-    out = numpy.empty(len(rows), numpy.int64)
-    for place in range(len(rows)):
-        out[place] = _root(parent, rows[place])
-    return out
-
-
-def _roots(parent: Rows) -> Rows:
-    roots: Rows = _find(parent, numpy.arange(len(parent)))
-    return roots

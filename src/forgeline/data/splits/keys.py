@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numba
 import numpy
 import orjson
 import polars
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 
 from forgeline.config.schema import Split
 from forgeline.data import table
-from forgeline.data.kernels import Hashes, Numbers
+from forgeline.data.kernels import Hashes
 from forgeline.data.splits.texts import COLUMNS, hashes, said
+from forgeline.data.unions import roots, unite
 from forgeline.errors import DataError
 
 NEVER = numpy.iinfo(numpy.int64).min  # the time of a row that has none
@@ -99,11 +99,12 @@ def components(rows: Rows, links: NDArray[numpy.void]) -> Hashes:
         (links["conversation"], links["row"]),
     ):
         order = numpy.argsort(values, kind="stable")
-        _join(parent, values[order], owners[order])
-    roots = _roots(parent)
+        equal = values[order[1:]] == values[order[:-1]]
+        unite(parent, owners[order[1:]][equal], owners[order[:-1]][equal])
+    root = roots(parent, numpy.arange(len(rows), dtype=numpy.int32))
     smallest = numpy.full(len(rows), numpy.iinfo(numpy.uint64).max, numpy.uint64)
-    numpy.minimum.at(smallest, roots, rows["place"])
-    component: Hashes = smallest[roots]
+    numpy.minimum.at(smallest, root, rows["place"])
+    component: Hashes = smallest[root]
     return component
 
 
@@ -114,28 +115,3 @@ def require_times(rows: Rows) -> None:
             f"{untimed:,} of {len(rows):,} rows have no time in ISO 8601, so a temporal split cannot place them: "
             "map their time under fetch.sources.<name>.columns, or take another split.strategy in configs/data.yaml."
         )
-
-
-@numba.njit(cache=True, nogil=True)
-def _root(parent: Numbers, row: int) -> int:
-    while parent[row] != row:
-        parent[row] = parent[parent[row]]
-        row = parent[row]
-    return row
-
-
-@numba.njit(cache=True, nogil=True)
-def _join(parent: Numbers, values: Hashes, owners: Numbers) -> None:
-    """Join the rows that own equal values; the values are sorted."""
-    for number in range(1, len(values)):
-        if values[number] == values[number - 1]:
-            one, other = _root(parent, owners[number]), _root(parent, owners[number - 1])
-            parent[max(one, other)] = min(one, other)
-
-
-@numba.njit(cache=True, nogil=True)
-def _roots(parent: Numbers) -> Numbers:
-    out = numpy.empty_like(parent)
-    for row in range(len(parent)):
-        out[row] = _root(parent, row)
-    return out
