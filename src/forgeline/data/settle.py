@@ -174,13 +174,10 @@ def _over_cap(rest: Rest, fates: Fates, cap: int) -> None:
     The hash of the id favours neither length nor source. What people decided to keep is not counted out.
     """
     kept = fates.kept()
-    prompt, name, wanted = (
-        rest.key("prompt")[kept],
-        rest.key("name")[kept],
-        rest.key("rank")[kept] >> numpy.uint64(63) == 0,
-    )
+    prompt, name, rank = (rest.key(key)[kept] for key in ("prompt", "name", "rank"))
+    wanted = rank >> numpy.uint64(63) == 0
     copies = numpy.bincount(fates.twin[fates.twin >= 0], minlength=len(fates.fate))[kept]
-    order = numpy.lexsort((name, -copies, ~wanted, prompt))
+    order = numpy.lexsort((rank, name, -copies, ~wanted, prompt))
     over = (_place_in_run(prompt[order]) >= cap) & ~wanted[order]
     fates.fate[kept[order[over]]] = OVER_CAP
 
