@@ -98,7 +98,7 @@ def look_up(task: Seen) -> Found:
 def measure(tasks: list[Seen], held_out: list[HeldOut], config: Data) -> dict[str, dict[str, Any]]:
     """Return, by set, how many records of it the rows of all tasks have something in common with.
 
-    A report counts `records`, the `leaks` among them (an equal key, prompt or conversation), those that each
+    A report counts `records`, the conversations `compared` by near-duplicates and n-grams, the `leaks` among them (an equal key, prompt or conversation), those that each
     kind of `KINDS` found, and those with a `reply` that is also given in the rows; `rows` counts the rows
     that each kind found. `ngrams` counts records that share a run of words, and `examples` shows the first
     pairs of each kind.
@@ -126,6 +126,7 @@ def _report(held: HeldOut, tasks: list[Seen], found: list[dict[str, tuple[int, P
     examples = {kind: _shown(held, [pair for one in found for pair in one[kind][1]]) for kind in KINDS}
     return {
         "records": held.records,
+        "compared": len(held.array("words")),
         "leaks": len(numpy.unique(numpy.concatenate([met[kind] for kind in LEAKS]))),
         **{kind: len(met[kind]) for kind in met},
         "rows": {kind: sum(one[kind][0] for one in found) for kind in KINDS},
@@ -152,11 +153,13 @@ def _ngrams(held: HeldOut, counts: NDArray[numpy.uint32]) -> dict[str, Any]:
             words = texts.series()[int(numbers[at])].split(" ")
             begin = int(at - numpy.searchsorted(numbers, numbers[at]))
             examples.append({"words": " ".join(words[begin : begin + held.size]), "rows": int(rows[places[at]])})
-    long = len(numpy.unique(owner[held.array("words") >= held.size]))
+    words_of = held.array("words")
+    long = len(numpy.unique(owner[: len(words_of)][words_of >= held.size]))
     share = int(shares.sum()) / long if long else 0.0
+    sample = " of a sample" if len(words_of) < len(held.array("conversation")) else ""
     finding = (
-        f"{share:.1%} of the {long:,} records with {held.size} words or more share a run of {held.size} words with "
-        f"training rows, {int(unusual.sum()):,} of them one that at most {REPEATED} rows hold. Formulaic text shares "
+        f"{share:.1%} of the {long:,} records{sample} with {held.size} words or more share a run of {held.size} "
+        f"words with training rows, {int(unusual.sum()):,} of them one that at most {REPEATED} rows hold. Formulaic text shares "
         "many without sharing what it says, so this removes nothing: keys, texts and near-duplicates tell more."
     )
     counted = {"words": held.size, "long_enough": long, "records": int(shares.sum()), "share": round(share, 4)}

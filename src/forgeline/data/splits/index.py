@@ -23,6 +23,7 @@ from forgeline.data.table import save_array
 
 EXACT = ("key", "prompt", "conversation", "reply")
 SHORTEST, LONGEST = 8, 13  # words of an n-gram
+SAMPLED = 100_000  # conversations of a split whose texts are compared, not their hashes alone
 
 
 class Digest(NamedTuple):
@@ -59,7 +60,7 @@ class HeldOut:
         return int(self.array("size")[0])
 
     def texts(self) -> Texts:
-        """Return the normalised conversations."""
+        """Return the normalised conversations that are compared: all of a benchmark, the first of a split."""
         return Texts(self.array("text"), self.array("offsets"))
 
     def batches(self) -> Iterator[tuple[int, Texts]]:
@@ -85,6 +86,9 @@ class HeldOut:
 def build(name: str, parts: list[Path], folder: Path, near: NearDuplicates, config: Data) -> HeldOut:
     """Return the index of a held-out set, written to a folder.
 
+    Of a split, the texts of at most `SAMPLED` conversations are held: its parts are in the order of hashes,
+    so that the first are a sample.
+
     An n-gram has as many words as the twentieth part of the conversations do not exceed, at least 8 and at
     most 13 (Brown et al., 2020, appendix C).
     """
@@ -99,14 +103,17 @@ def build(name: str, parts: list[Path], folder: Path, near: NearDuplicates, conf
 
     for kind in EXACT:
         _sorted(folder, kind, joined(kind), joined(f"{kind}_owner", records))
-    _sorted(folder, "near", joined("near"), joined("near_owner", spoken))
+    compared = SAMPLED if name in NAMES else int(spoken[-1])
+    tasks = [task for task, before in zip(tasks, spoken, strict=False) if before < compared]
+    owners = joined("near_owner", spoken)
+    _sorted(folder, "near", joined("near")[owners < compared], owners[owners < compared])
     save_array(folder / "near_sieve.npy", sieve(numpy.load(folder / "near.npy")))
     save_array(folder / "text_owner.npy", joined("text_owner", records))
-    save_array(folder / "text.npy", joined("text"))
     save_array(folder / "text_hash.npy", joined("conversation"))
-    lengths = joined("lengths")
-    save_array(folder / "offsets.npy", numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64))
-    words = joined("words")
+    offsets = numpy.concatenate([[0], numpy.cumsum(joined("lengths")[:compared])]).astype(numpy.int64)
+    save_array(folder / "offsets.npy", offsets)
+    save_array(folder / "text.npy", joined("text")[: offsets[-1]])
+    words = joined("words")[:compared]
     size = int(numpy.clip(numpy.percentile(words, 5), SHORTEST, LONGEST)) if len(words) else LONGEST
     save_array(folder / "size.npy", numpy.array([size]))
     save_array(folder / "words.npy", words)
@@ -171,6 +178,6 @@ def lookups(rows: pyarrow.Table, near: NearDuplicates) -> Lookups:
 
 
 def _sorted(folder: Path, kind: str, values: Hashes, owners: Numbers) -> None:
-    order = numpy.lexsort((owners, values))
+    order = numpy.argsort(values, kind="stable")  # the owners of equal values ascend already
     save_array(folder / f"{kind}.npy", values[order])
     save_array(folder / f"{kind}_owner.npy", owners[order].astype(numpy.int32))
