@@ -98,10 +98,10 @@ def look_up(task: Seen) -> Found:
 def measure(tasks: list[Seen], held_out: list[HeldOut], config: Data) -> dict[str, dict[str, Any]]:
     """Return, by set, how many records of it the rows of all tasks have something in common with.
 
-    A report counts `records`, the conversations `compared` by near-duplicates and n-grams, the `leaks` among them (an equal key, prompt or conversation), those that each
-    kind of `KINDS` found, and those with a `reply` that is also given in the rows; `rows` counts the rows
-    that each kind found. `ngrams` counts records that share a run of words, and `examples` shows the first
-    pairs of each kind.
+    A report counts `records`, the conversations `compared` by near-duplicates and n-grams, the `leaks` among
+    the records (an equal key, prompt or conversation), those that each kind of `KINDS` found, and those with
+    a `reply` that is also given in the rows; `rows` counts the rows that each kind found. `ngrams` counts
+    records that share a run of words, and `examples` shows the first pairs of each kind.
     """
     done = list(engine.run(look_up, tasks, config, "contamination"))
     return {
@@ -159,8 +159,9 @@ def _ngrams(held: HeldOut, counts: NDArray[numpy.uint32]) -> dict[str, Any]:
     sample = " of a sample" if len(words_of) < len(held.array("conversation")) else ""
     finding = (
         f"{share:.1%} of the {long:,} records{sample} with {held.size} words or more share a run of {held.size} "
-        f"words with training rows, {int(unusual.sum()):,} of them one that at most {REPEATED} rows hold. Formulaic text shares "
-        "many without sharing what it says, so this removes nothing: keys, texts and near-duplicates tell more."
+        f"words with training rows, {int(unusual.sum()):,} of them one that at most {REPEATED} rows hold. Formulaic "
+        "text shares many without sharing what it says, so this removes nothing: keys, texts and near-duplicates "
+        "tell more."
     )
     counted = {"words": held.size, "long_enough": long, "records": int(shares.sum()), "share": round(share, 4)}
     return {**counted, "records_unusual": int(unusual.sum()), "finding": finding, "examples": examples}
