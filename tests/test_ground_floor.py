@@ -23,12 +23,12 @@ def test_records_round_trip(tmp_path):
     [
         ('{"id": "a"', "line 2: not JSON"),
         ("[]", "line 2: expected an object, found list"),
-        ('{"id": "a", "key": "k", "messages": [{"role": "user", "content": "hi"}]}', "line 2, messages"),
+        ('{"id": "a", "key": "k", "messages": [{"role": "user", "content": "hi"}]}', "the last message must be"),
         (
             '{"id": "a", "key": "k", "messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}',
             "the last message must be the assistant's completion",
         ),
-        ('{"id": "a", "key": "k", "messages": [], "extra": 1}', "line 2"),
+        ('{"id": "a", "key": "k", "messages": [], "extra": 1}', "line 2, messages"),
     ],
 )
 def test_a_malformed_record_is_named_by_line_and_field(tmp_path, line, told):

@@ -71,7 +71,7 @@ def test_sqlite_rows_are_read_anew_each_time(tmp_path: Path, sqlite: str) -> Non
         ("sqlite:///data/source/none.db", "SELECT 1", SourceError, r"none\.db does not exist"),
         ("sqlite:////etc/shop.db", "SELECT 1", DataError, "lies outside data/source/"),
         ("nonsense", "SELECT 1", SourceError, "is not the address of a database"),
-        ("postgresql://me:${SHOP_SECRET}@127.0.0.1:1/shop", "SELECT 1", SourceError, "SHOP_SECRET is not set"),
+        ("postgresql://me:${env:SHOP_SECRET}@127.0.0.1:1/shop", "SELECT 1", SourceError, "SHOP_SECRET is not set"),
         ("postgresql://me:hunter2@127.0.0.1:1/shop", "SELECT 1", SourceError, r"//me:\*\*\*@.*refused"),
         ("firebird://host/shop", "SELECT 1", SourceError, "is not the address of a database"),
     ],
@@ -126,7 +126,7 @@ def postgresql() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder)
 
 
-URI = "postgresql://${SHOP_USER}:${SHOP_PASSWORD}@127.0.0.1:${SHOP_PORT}/postgres"
+URI = "postgresql://${env:SHOP_USER}:${env:SHOP_PASSWORD}@127.0.0.1:${env:SHOP_PORT}/postgres"
 
 
 @pytest.fixture
@@ -206,9 +206,9 @@ def test_objects_of_a_bucket_are_a_source(tmp_path: Path, bucket: Any) -> None:
     for day in ("mon", "tue"):
         lines = "".join(json.dumps({"prompt": f"p {day} {n}", "completion": "c"}) + "\n" for n in range(50))
         bucket.put_object(Bucket="conversations", Key=f"{day}/rows.jsonl.gz", Body=gzip.compress(lines.encode()))
-    report = fetch(tmp_path, configured(uri="s3://${BUCKET}/*/rows.jsonl.gz"))
+    report = fetch(tmp_path, configured(uri="s3://${env:BUCKET}/*/rows.jsonl.gz"))
     assert report["rows"] == 100 and report["sources"]["rows"]["format"] == ["jsonl (gzip)"]
     places = {row["origin"]["source"] for row in raw_rows(tmp_path)}
-    assert places == {"s3://${BUCKET}/mon/rows.jsonl.gz", "s3://${BUCKET}/tue/rows.jsonl.gz"}
-    with pytest.raises(SourceError, match=r"s3://\$\{BUCKET\}/\*\.csv names no object"):
-        fetch(tmp_path, configured(uri="s3://${BUCKET}/*.csv"))
+    assert places == {"s3://${env:BUCKET}/mon/rows.jsonl.gz", "s3://${env:BUCKET}/tue/rows.jsonl.gz"}
+    with pytest.raises(SourceError, match=r"s3://\$\{env:BUCKET\}/\*\.csv names no object"):
+        fetch(tmp_path, configured(uri="s3://${env:BUCKET}/*.csv"))

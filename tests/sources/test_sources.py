@@ -184,12 +184,12 @@ def test_secrets_are_taken_from_the_environment_and_never_said(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.content["/t0ken/a.bin"] = BODY
-    reference = f"{server.url}/${{SOURCE_TOKEN}}/%s#sha256={DIGEST}"
-    with pytest.raises(SourceError, match=r"\$\{SOURCE_TOKEN\}.*SOURCE_TOKEN is not set: export it"):
+    reference = f"{server.url}/${{env:SOURCE_TOKEN}}/%s#sha256={DIGEST}"
+    with pytest.raises(SourceError, match=r"\$\{env:SOURCE_TOKEN\}.*SOURCE_TOKEN is not set: export it"):
         resolve(reference % "a.bin", tmp_path)
     monkeypatch.setenv("SOURCE_TOKEN", "t0ken")
     [(name, path)] = locate(reference % "a.bin", tmp_path)
-    assert path.read_bytes() == BODY and name == f"{server.url}/${{SOURCE_TOKEN}}/a.bin"
+    assert path.read_bytes() == BODY and name == f"{server.url}/${{env:SOURCE_TOKEN}}/a.bin"
     with pytest.raises(SourceError, match="404") as fault:
         resolve(reference % "b.bin", tmp_path)
     assert "t0ken" not in str(fault.value)

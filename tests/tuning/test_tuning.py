@@ -167,7 +167,7 @@ def test_a_full_disk_stops_and_keeps_the_checkpoint_before(tmp_path):
 
 def test_a_row_without_a_completion_is_named(settings, splits, tmp_path):
     write_jsonl(tmp_path / "train.jsonl", [{"id": "x", "key": "x", "messages": [{"role": "user", "content": "hi"}]}])
-    with pytest.raises(DataError, match=r"train.jsonl, line 1, messages"):
+    with pytest.raises(DataError, match=r"train.jsonl, line 1, .*the last message must be the assistant's completion"):
         tune(settings, tmp_path / "train.jsonl", splits / "validation.jsonl", tmp_path, seed=1, root=PROJECT, log=print)
 
 

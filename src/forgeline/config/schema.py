@@ -86,7 +86,7 @@ Column = Literal[
 class Source(Section):
     """One source of rows. Format and shape are detected unless they are given.
 
-    `uri` is a path, glob or folder, or an address; with `query`, a database's. `${NAME}` in it stands for an
+    `uri` is a path, glob or folder, or an address; with `query`, a database's. `${env:NAME}` in it stands for an
     environment variable. `columns` maps a record's field to the source's name for it. `weight` is the
     source's share of the training split relative to the other sources; without weights, every row is used.
     """

@@ -1,4 +1,4 @@
-"""Secrets by reference: `${NAME}` in an address stands for an environment variable."""
+"""Secrets by reference: `${env:NAME}` in an address stands for an environment variable."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 
 from forgeline.errors import SourceError
 
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-PASSWORD = re.compile(r"(://[^/@\s:]*:)(?!\$\{)[^/@\s]+(?=@)")
+# Not plain ${NAME}: that is the orchestrator's own, which would put the value into the records of its runs.
+VARIABLE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+PASSWORD = re.compile(r"(://(?:\$\{env:\w+\}|[^/@\s:$])*:)(?!\$\{env:)[^/@\s]+(?=@)")
 
 
 def expand(reference: str) -> str:
-    """Return a reference with the variables' values in place of `${NAME}`.
+    """Return a reference with the variables' values in place of `${env:NAME}`.
 
     Raises:
         SourceError: for a variable that is not set, or empty.
@@ -27,10 +28,10 @@ def expand(reference: str) -> str:
 
 
 def redact(text: str, reference: str) -> str:
-    """Return a text with `${NAME}` where it holds the value of a variable that the reference names."""
+    """Return a text with `${env:NAME}` where it holds the value of a variable that the reference names."""
     for name in VARIABLE.findall(reference):
         if secret := os.environ.get(name):
-            text = text.replace(secret, f"${{{name}}}")
+            text = text.replace(secret, f"${{env:{name}}}")
     return shown(text)
 
 

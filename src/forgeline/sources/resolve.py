@@ -23,7 +23,7 @@ def resolve(reference: str, root: Path) -> list[Path]:
     | `https://…#sha256=…` | a pinned file |
     | `s3://…`, `gs://…`, any fsspec URL `[#sha256=…]` | an object, or a glob of objects |
 
-    `${NAME}` stands for an environment variable, which no message spells out.
+    `${env:NAME}` stands for an environment variable, which no message spells out.
 
     Raises:
         SourceError: saying what is missing, what was found instead, and what to do.

@@ -67,7 +67,7 @@ def _engine(uri: str, root: Path) -> Any:
     except (ArgumentError, NoSuchModuleError) as fault:
         raise SourceError(
             f"{redact(uri, uri)} is not the address of a database: {redact(str(fault), uri)}. "
-            "A source with `query` has one, such as postgresql://${DB_USER}:${DB_PASSWORD}@host/database."
+            "A source with `query` has one, such as postgresql://${env:DB_USER}:${env:DB_PASSWORD}@host/database."
         ) from None
     except ImportError as fault:
         raise SourceError(f"{redact(uri, uri)} needs a driver: `pip install {fault.name}`.") from None
