@@ -83,5 +83,6 @@ def _find(config: Config, name: str) -> tuple[str, Record]:
             if name == record.id or name in record.origin.get("rows", ()):
                 return split, record
     raise DataError(
-        f"No split of the data in {config.root} holds record {name}: see `forgeline data preview data/clean/quarantine`."
+        f"No split of the data in {config.root} holds record {name}: "
+        "`forgeline data preview data/clean/quarantine` shows what was removed."
     )
