@@ -10,7 +10,7 @@ from zenml import step
 from forgeline.config.schema import Config
 from forgeline.data.layout import SPLITS
 from forgeline.evaluation.score import test_records
-from forgeline.models import load_adapted
+from forgeline.models import load_tuned
 from forgeline.registry import promotion, versions
 from forgeline.serving import bundle as bundles
 from forgeline.serving.parity import ParityReport, check
@@ -25,7 +25,7 @@ BUNDLES = cache.WORK / "bundles"
 def build_bundle(version: int, config: Config) -> Annotated[str, "bundle"]:
     """Make the immutable folder that is served; return its path."""
     registered = versions.get(config.project, str(version))
-    adapter = versions.adapter_folder(config.project, registered)
+    adapter = versions.tuned_folder(config.project, registered)
     path = bundles.build(_as_trained(config, registered), adapter, registered.bundle_lineage(), BUNDLES)
     print(f"bundle {path}")
     return str(path)
@@ -36,7 +36,7 @@ def check_parity(version: int, bundle: str, config: Config) -> Annotated[ParityR
     """Prove that the bundle says what the evaluated model says."""
     registered = versions.get(config.project, str(version))
     train = versions.train_settings(config.project, registered)
-    reference = load_adapted(train, versions.adapter_folder(config.project, registered), Path.cwd())
+    reference = load_tuned(train, versions.tuned_folder(config.project, registered), Path.cwd())
     records = test_records(Path(SPLITS["test"]), config.serve.parity.prompts, config.project.seed)
     report = check(
         reference,

@@ -13,11 +13,11 @@ from forgeline.data.versions import DataVersion
 from forgeline.evaluation import Report
 from forgeline.evaluation import evaluate as score
 from forgeline.lineage import value_digest
-from forgeline.models import load_adapted, load_base
+from forgeline.models import load_base, load_tuned
 from forgeline.registry import evidence, promotion, tracking, versions
 from forgeline.registry.gates import Verdict, judge
-from forgeline.tuning import TunedAdapter
-from forgeline.tuning import tune as tune_adapter
+from forgeline.tuning import TunedModel
+from forgeline.tuning import tune as tune_model
 from steps import cache
 
 EVALUATIONS = cache.WORK / "evaluations"
@@ -25,9 +25,9 @@ TUNING = cache.WORK / "tuning"
 
 
 class Tuned(BaseModel):
-    """A tuned adapter, and the MLflow run that its training was logged to."""
+    """A tuned model, and the MLflow run that its training was logged to."""
 
-    adapter: TunedAdapter
+    model: TunedModel
     key: str
     run_id: str
 
@@ -59,7 +59,7 @@ def evaluate_base(
 
 @step(cache_policy=cache.cached(cache.tuning))
 def tune(data: DataVersion, train: Train, project: Project) -> Annotated[Tuned, "tuned"]:
-    """Train the adapter, or go on with the training that was interrupted."""
+    """Tune the model, or go on with the training that was interrupted."""
     key = value_digest([data.hashes, train.digest(), project.seed, cache.tuning()])
     folder = TUNING / key[:16]
     tags = {"forgeline.kind": "candidate", "forgeline.data": data.digest}
@@ -67,7 +67,7 @@ def tune(data: DataVersion, train: Train, project: Project) -> Annotated[Tuned, 
         run.reads(data, "train")
         run.reads(data, "validation")
         run.params({"train": train.model_dump(mode="json"), "seed": project.seed})
-        adapter = tune_adapter(
+        model = tune_model(
             train,
             Path(data.paths["train"]),
             Path(data.paths["validation"]),
@@ -76,14 +76,14 @@ def tune(data: DataVersion, train: Train, project: Project) -> Annotated[Tuned, 
             root=Path.cwd(),
             log=run.metrics,
         )
-        run.metrics({"train_seconds": adapter.seconds, "train_tokens_per_second": adapter.tokens_per_second})
-        run.artifact(Path(adapter.path), "adapter")
+        run.metrics({"train_seconds": model.seconds, "train_tokens_per_second": model.tokens_per_second})
+        run.artifact(Path(model.path), "tuned")
         run.artifact(folder / "records.json", "training")
     print(
-        f"tuned on {adapter.examples} examples, {adapter.tokens:,} tokens in {adapter.seconds:.0f} s "
-        f"({adapter.tokens_per_second:.0f} tokens/s); validation loss {adapter.validation_loss:.3f}"
+        f"tuned on {model.examples} examples, {model.tokens:,} tokens in {model.seconds:.0f} s "
+        f"({model.tokens_per_second:.0f} tokens/s); validation loss {model.validation_loss:.3f}"
     )
-    return Tuned(adapter=adapter, key=key, run_id=run.run_id)
+    return Tuned(model=model, key=key, run_id=run.run_id)
 
 
 @step(cache_policy=cache.cached(cache.evaluation))
@@ -94,7 +94,7 @@ def evaluate_candidate(
     path = EVALUATIONS / f"candidate-{tuned.key[:16]}-{evaluate.digest()[:8]}.json"
     with tracking.run(project, "candidate", tuned.key, {}) as run:
         run.reads(data, "test")
-        language_model = load_adapted(train, Path(tuned.adapter.path), Path.cwd())
+        language_model = load_tuned(train, Path(tuned.model.path), Path.cwd())
         report = score(language_model, "candidate", Path(data.paths["test"]), evaluate, project.seed)
         run.evaluation(report, evaluate.sample_rows)
     report.save(path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from forgeline.errors import ModelError
-from forgeline.models import Example, encode_example, encode_prompt, generate, load_adapted, load_base
+from forgeline.models import Example, encode_example, encode_prompt, generate, load_base, load_tuned
 from forgeline.models.score import completion_losses, mean_loss, token_losses
 from forgeline.records import Record
 
@@ -76,9 +76,9 @@ def test_batched_generation_is_generation_one_by_one(base, examples):
 def test_a_model_that_cannot_be_loaded_says_why(config, tmp_path):
     train = config.train
     with pytest.raises(ModelError, match="needs a CUDA GPU"):
-        load_base(train.model_copy(update={"quantization": "nf4"}), config.root)
+        load_base(train.model_copy(update={"method": "qlora"}), config.root)
     with pytest.raises(ModelError, match=r"holds no adapter \(adapter_config.json is missing\)"):
-        load_adapted(train, tmp_path, config.root)
+        load_tuned(train, tmp_path, config.root)
     (tmp_path / "notes.txt").write_text("no model")
     with pytest.raises(ModelError, match=r"expected a folder with config.json, or one .gguf file"):
         load_base(

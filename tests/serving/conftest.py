@@ -10,7 +10,7 @@ import pytest
 from scene import LINEAGE, PROJECT, free_port, make_adapter, running
 
 from forgeline.config import Config, load
-from forgeline.models import LanguageModel, base_folder, load_adapted
+from forgeline.models import LanguageModel, base_folder, load_tuned
 from forgeline.serving import bundle as bundles
 
 
@@ -82,7 +82,7 @@ def copied(bundle: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def model(config: Config, adapter: Path) -> LanguageModel:
     """The model as training leaves it."""
-    return load_adapted(config.train, adapter, config.root)
+    return load_tuned(config.train, adapter, config.root)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from scene import PROMPTS
 
 from forgeline.config import Config
 from forgeline.errors import ServingError
-from forgeline.models import LanguageModel, load_adapted
+from forgeline.models import LanguageModel, load_tuned
 from forgeline.serving.parity import check
 
 
@@ -19,7 +19,7 @@ def test_a_bundle_repeats_the_training_side_model(model: LanguageModel, bundle: 
 
 
 def test_another_adapter_is_told_apart(config: Config, other_adapter: Path, bundle: Path) -> None:
-    other = load_adapted(config.train, other_adapter, config.root)
+    other = load_tuned(config.train, other_adapter, config.root)
     with pytest.raises(ServingError, match=r"parity prompt 1 of 2 the logits differ by \d"):
         check(other, bundle, config.root, PROMPTS, tolerance=1e-3, max_tokens=4)
 

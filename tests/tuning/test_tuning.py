@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from forgeline.config import load
 from forgeline.errors import DataError, TuningError
-from forgeline.models import encode_prompt, load_adapted
+from forgeline.models import encode_prompt, load_tuned
 from forgeline.models.score import token_losses
 from forgeline.records import Record, write_jsonl
 from forgeline.tuning import checkpoint, tune
@@ -117,7 +117,7 @@ def test_a_finished_run_is_not_done_again(settings, splits, uninterrupted):
 
 def test_the_merged_model_is_the_adapted_model(settings, base, uninterrupted):
     adapter = uninterrupted[0].path
-    merged = load_adapted(settings, Path(adapter), PROJECT)
+    merged = load_tuned(settings, Path(adapter), PROJECT)
     ids = torch.tensor([encode_prompt(base.tokenizer, [{"role": "user", "content": "act: Taxi-Inform"}])])
     beside = PeftModel.from_pretrained(copy.deepcopy(base.model), adapter)
     with torch.no_grad():

@@ -137,7 +137,7 @@ def _deploy(config: Config, version: int) -> None:
 def _score(config: Config, name: str) -> Any:
     from forgeline.data.versions import current
     from forgeline.evaluation import evaluate as score
-    from forgeline.models import load_adapted, load_base
+    from forgeline.models import load_base, load_tuned
     from forgeline.registry import versions
 
     test = config.root / current(config.root).paths["test"]
@@ -146,7 +146,7 @@ def _score(config: Config, name: str) -> Any:
     else:
         version = versions.get(config.project, name)
         settings = versions.train_settings(config.project, version)
-        language_model = load_adapted(settings, versions.adapter_folder(config.project, version), config.root)
+        language_model = load_tuned(settings, versions.tuned_folder(config.project, version), config.root)
     return score(language_model, name, test, config.evaluate, config.project.seed)
 
 

@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 Measure = Literal[
     "bleu", "chrf", "perplexity", "stop_rate", "test_prompts", "test_leakage", "unmasked_pii", "data_card",
-    "counterfactual_gap", "association_gap", "tone_gap", "length_disparity", "label_disparity",
+    "counterfactual_gap", "association_gap", "tone_gap", "length_disparity", "label_disparity", "license_permits_use",
 ]  # fmt: skip
 
 
@@ -63,6 +63,7 @@ class Project(Section):
     objective: str
     owner: str
     users: str
+    use: Literal["commercial", "research"]
     risk_tier: Literal["minimal", "limited", "high"]
     human_review: str
     success: dict[Measure, Bound]
@@ -345,15 +346,31 @@ class Data(Section):
 
 
 class Model(Section):
-    """The base model: any source the resolver knows, or a folder in the transformers layout."""
+    """The base model: any source the resolver knows, or a folder in the transformers layout.
+
+    `chat_template` is a Jinja file of the project, for a tokenizer that has no template of its own.
+    """
 
     source: str
     license: str
     trust_remote_code: bool = False
+    chat_template: str | None = None
+
+
+Method = Literal[
+    "lora",  # low-rank adapters beside frozen weights (Hu et al., 2021)
+    "rslora",  # LoRA scaled by alpha / sqrt(rank), stable for large ranks (Kalajdzievski, 2023)
+    "dora",  # LoRA of the direction, and a magnitude of its own (Liu et al., 2024)
+    "qlora",  # LoRA beside weights of 4 or 8 bits (Dettmers et al., 2023)
+    "full",  # every weight of the base model
+    "scratch",  # every weight of a new model, from `scratch`, with a tokenizer of its own
+    "dpo",  # a LoRA adapter, from pairs of a better and a worse completion (Rafailov et al., 2023)
+    "kto",  # a LoRA adapter, from completions that people liked or did not (Ethayarajh et al., 2024)
+]
 
 
 class Lora(Section):
-    """The low-rank adapter (Hu et al., 2021)."""
+    """The low-rank adapter. `all-linear` finds every linear layer but the head, whatever the architecture."""
 
     rank: Positive = 16
     alpha: Positive = 32
@@ -361,23 +378,134 @@ class Lora(Section):
     targets: list[str] | Literal["all-linear"] = "all-linear"
 
 
-class Train(Section):
-    """The tuning run."""
+class Scratch(Section):
+    """A new model: an architecture and its settings in transformers' terms, and the size of its vocabulary.
 
+    What `settings` does not name has the architecture's own default.
+    """
+
+    architecture: str = "llama"
+    settings: dict[str, bool | int | float | str] = {}
+    vocabulary: Annotated[int, Field(ge=300)] = 8192  # 256 bytes, the special tokens, and merges
+    chat_template: str = "configs/templates/chatml.jinja"
+
+
+class Preference(Section):
+    """How closely DPO and KTO keep to the model they start from: the larger beta, the closer."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+
+
+class Distributed(Section):
+    """One run on several processes. `nodes` above 1 wait for each other at `rendezvous`, host:port of the first.
+
+    `ddp` keeps a whole model in each process, `fsdp` a share of it.
+    """
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    processes: Positive = 1  # on each node: one a GPU
+    nodes: Positive = 1
+    rendezvous: str | None = None
+
+    @model_validator(mode="after")
+    def _nodes_can_meet(self) -> Distributed:
+        if self.nodes > 1 and self.rendezvous is None:
+            raise ValueError("several nodes need rendezvous, the host:port of the first")
+        return self
+
+
+class Train(Section):
+    """The tuning run.
+
+    `batch_size` is the number of examples of an optimiser step; `micro_batch` how many of them are computed
+    at once, which changes nothing but memory and speed: `auto` takes as many as fit. `start` is an adapter's
+    folder to go on from. Records longer than `max_tokens` stop the run, or are left out with `overlong: drop`.
+    The validation loss is taken every `validate_steps` and at the end; after `patience` of them without a
+    better one training stops, and the best weights count.
+    """
+
+    method: Method = "lora"
     model: Model
+    start: str | None = None
     lora: Lora = Lora()
-    quantization: Literal["none", "nf4"] = "none"
+    quantization: Literal["nf4", "int8"] = "nf4"  # of the base weights under qlora
+    scratch: Scratch = Scratch()
+    preference: Preference = Preference()
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_examples: Positive | None = None
     max_tokens: Positive = 512
+    overlong: Literal["stop", "drop"] = "stop"
     epochs: Positive = 1
     batch_size: Positive = 16
+    micro_batch: Positive | Literal["auto"] = "auto"
+    activation_checkpointing: bool | Literal["auto"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    distributed: Distributed = Distributed()
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     warmup: Share = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_steps: Positive = 25
+    validate_steps: Positive | None = None
+    patience: Positive | None = None
+
+    @property
+    def bits(self) -> Literal["none", "nf4", "int8"]:
+        """How the base weights are quantised."""
+        return self.quantization if self.method == "qlora" else "none"
+
+    @model_validator(mode="after")
+    def _patience_has_validations(self) -> Train:
+        if self.patience is not None and self.validate_steps is None:
+            raise ValueError("patience counts validations: set validate_steps too")
+        return self
+
+
+# cost.yaml: what a run is charged for
+
+
+class Cost(Section):
+    """Prices by the hour of the machines that runs may be on, the one in use, and where its power comes from.
+
+    `country` is an ISO 3166 three-letter code: it decides the carbon of a kilowatt-hour.
+    """
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    machine: str
+    prices: dict[str, Annotated[float, Field(ge=0)]]
+    country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "GBR"
+
+    @model_validator(mode="after")
+    def _machine_has_a_price(self) -> Cost:
+        if self.machine not in self.prices:
+            raise ValueError(f"prices has no {self.machine}: it has {', '.join(self.prices)}")
+        return self
+
+
+# sweep.yaml: the hyper-parameters that a search tries
+
+
+class Range(Section):
+    """Values from low to high, on a logarithmic scale with `log`; whole numbers if both ends are."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Range:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError("low must be below high, and above 0 on a logarithmic scale")
+        return self
+
+
+class Sweep(Section):
+    """A search for the train settings with the lowest validation loss. `space` is by dotted key, as in --set."""
+
+    trials: Positive = 12
+    seed: int = 17
+    space: Annotated[dict[str, Range | list[bool | int | float | str]], Field(min_length=1)]
 
 
 # evaluate.yaml: how candidates are scored
@@ -457,10 +585,12 @@ class Config(Section):
     evaluate: Evaluate
     policy: Policy
     serve: Serve
+    cost: Cost
+    sweep: Sweep
 
     def digest(self) -> str:
-        """Return the sha256 of every section's values, wherever the project lies."""
-        return value_digest(self.model_dump(mode="json", exclude={"root", "profile"}))
+        """Return the sha256 of every value that shapes a version, wherever the project lies."""
+        return value_digest(self.model_dump(mode="json", exclude={"root", "profile", "cost", "sweep"}))
 
 
-SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve")
+SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve", "cost", "sweep")

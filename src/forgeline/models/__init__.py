@@ -1,7 +1,7 @@
 """Base models: find, convert, load, prompt through the chat template, generate."""
 
 from forgeline.models.generate import Reply, generate
-from forgeline.models.load import LanguageModel, base_folder, load_adapted, load_base, precision
+from forgeline.models.load import LanguageModel, base_folder, load_base, load_tuned, precision
 from forgeline.models.template import Example, encode_example, encode_prompt
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "encode_example",
     "encode_prompt",
     "generate",
-    "load_adapted",
     "load_base",
+    "load_tuned",
     "precision",
 ]

@@ -75,7 +75,7 @@ def load_base(config: Train, root: Path) -> LanguageModel:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     options: dict[str, Any] = {}
-    if config.quantization == "nf4":
+    if config.bits == "nf4":
         options["quantization_config"] = _nf4(device)
     model = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -100,7 +100,7 @@ def precision(config: Train) -> Literal["bfloat16", "float32"]:
     return "bfloat16" if _dtype(config, _device(config)) == torch.bfloat16 else "float32"
 
 
-def load_adapted(config: Train, adapter: Path, root: Path) -> LanguageModel:
+def load_tuned(config: Train, adapter: Path, root: Path) -> LanguageModel:
     """Return the base model with a trained LoRA adapter merged into its weights, ready for inference.
 
     Merged, a reply takes a third less time; 4-bit weights cannot take an adapter in and keep it beside them.
@@ -121,7 +121,7 @@ def load_adapted(config: Train, adapter: Path, root: Path) -> LanguageModel:
         raise ModelError(
             f"{adapter} is damaged, or was made for another base than {config.model.source}: {reason}"
         ) from error
-    if config.quantization == "none":
+    if config.bits == "none":
         model = model.merge_and_unload()
     return LanguageModel(model.eval(), base.tokenizer, base.device)
 
@@ -180,7 +180,7 @@ def _nf4(device: str) -> Any:
 
     if device == "cpu":
         # bitsandbytes 0.50 on CPUs: after an evaluation its 4-bit layers silently stop learning.
-        raise ModelError("train.quantization is nf4, which needs a CUDA GPU: set train.quantization=none.")
+        raise ModelError("train.method is qlora, which needs a CUDA GPU: set train.method=lora.")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -9,7 +9,7 @@ from forgeline.config.schema import Config
 from forgeline.data.versions import DataVersion
 from forgeline.evaluation import Report, difference, evaluate
 from forgeline.evaluation.bootstrap import Estimate
-from forgeline.models import load_adapted
+from forgeline.models import load_tuned
 from forgeline.registry import versions
 from forgeline.registry.gates import Evidence
 from forgeline.registry.tracking import Run
@@ -55,7 +55,7 @@ def _champion_report(config: Config, champion: versions.Version, test_digest: st
     report = versions.report(config.project, champion)
     if report.test_digest == test_digest:
         return report
-    folder = versions.adapter_folder(config.project, champion)
-    language_model = load_adapted(versions.train_settings(config.project, champion), folder, config.root)
+    folder = versions.tuned_folder(config.project, champion)
+    language_model = load_tuned(versions.train_settings(config.project, champion), folder, config.root)
     test = config.root / data.paths["test"]
     return evaluate(language_model, f"version {champion.number}", test, config.evaluate, config.project.seed)

@@ -7,9 +7,9 @@ from typing import Any
 from forgeline.config.schema import Config
 from forgeline.errors import ForgelineError, RegistryError
 from forgeline.ledger import Entry, Ledger
-from forgeline.models import load_adapted
+from forgeline.models import load_tuned
 from forgeline.registry.gates import Verdict, passed
-from forgeline.registry.versions import CHAMPION, Version, adapter_folder, champion, get, set_alias, train_settings
+from forgeline.registry.versions import CHAMPION, Version, champion, get, set_alias, train_settings, tuned_folder
 
 
 def ledger(config: Config) -> Ledger:
@@ -66,7 +66,7 @@ def rollback(config: Config, to: str | None, reason: str) -> Entry:
     if version.number == now.number:
         raise RegistryError(f"{version.name} version {version.number} is the champion already.")
     try:
-        load_adapted(train_settings(config.project, version), adapter_folder(config.project, version), config.root)
+        load_tuned(train_settings(config.project, version), tuned_folder(config.project, version), config.root)
     except ForgelineError as error:
         raise RegistryError(
             f"{version.name} version {version.number} does not load, so version {now.number} stays champion: {error}"

@@ -78,14 +78,14 @@ class Version(BaseModel):
 
 
 def register(project: Project, lineage: Lineage) -> Version:
-    """Register a run's adapter as a version; the same key gives the same version again."""
+    """Register what a run tuned as a version; the same key gives the same version again."""
     client, name = connect(project), project.name
     for version in versions(project):
         if version.lineage.key == lineage.key:
             return version
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name, description=project.objective)
-    source = f"{client.get_run(lineage.mlflow_run_id).info.artifact_uri}/adapter"
+    source = f"{client.get_run(lineage.mlflow_run_id).info.artifact_uri}/tuned"
     created = client.create_model_version(name, source, run_id=lineage.mlflow_run_id, tags=lineage.tags())
     client.set_registered_model_alias(name, CHALLENGER, created.version)
     return get(project, str(created.version))
@@ -124,9 +124,9 @@ def champion(project: Project) -> Version | None:
     return next((version for version in versions(project) if CHAMPION in version.aliases), None)
 
 
-def adapter_folder(project: Project, version: Version) -> Path:
-    """Return a local folder with a version's adapter."""
-    return artifact(project, version, "adapter")
+def tuned_folder(project: Project, version: Version) -> Path:
+    """Return a local folder with what was tuned: an adapter, or a whole model."""
+    return artifact(project, version, "tuned")
 
 
 def last_fingerprint(project: Project) -> str | None:

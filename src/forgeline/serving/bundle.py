@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from forgeline.config.schema import Config, Model, Serve, Train
+from forgeline.config.schema import Config, Method, Model, Serve, Train
 from forgeline.errors import ServingError
 from forgeline.lineage import file_digest, value_digest
-from forgeline.models import LanguageModel, base_folder, load_adapted, precision
+from forgeline.models import LanguageModel, base_folder, load_tuned, precision
 from forgeline.records import write_json
 
 MANIFEST = "manifest.json"
@@ -55,7 +55,8 @@ class Manifest(BaseModel):
     lineage: Lineage
     base: Model
     base_digest: str
-    quantization: Literal["none", "nf4"]
+    method: Method
+    quantization: Literal["nf4", "int8"]
     dtype: Literal["bfloat16", "float32"]
     serve: Serve
     files: dict[str, str]
@@ -87,6 +88,7 @@ def build(config: Config, adapter: Path, lineage: dict[str, str], folder: Path) 
                 lineage=origin,
                 base=config.train.model,
                 base_digest=base_digest,
+                method=config.train.method,
                 quantization=config.train.quantization,
                 dtype=precision(config.train),
                 serve=config.serve,
@@ -153,8 +155,10 @@ def load(path: Path, root: Path) -> LanguageModel:
             f"{manifest.base.source} gives other weights than those the bundle {path} was made from: "
             "restore that source, or deploy again."
         )
-    settings = Train(model=manifest.base, quantization=manifest.quantization, dtype=manifest.dtype)
-    model = load_adapted(settings, path / "adapter", root)
+    settings = Train(
+        model=manifest.base, method=manifest.method, quantization=manifest.quantization, dtype=manifest.dtype
+    )
+    model = load_tuned(settings, path / "adapter", root)
     return replace(model, tokenizer=AutoTokenizer.from_pretrained(path / "tokenizer"))
 
 

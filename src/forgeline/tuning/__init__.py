@@ -1,5 +1,6 @@
 """Adapt a base model to the training split."""
 
-from forgeline.tuning.lora import TunedAdapter, tune
+from forgeline.tuning.result import TunedModel
+from forgeline.tuning.tune import tune
 
-__all__ = ["TunedAdapter", "tune"]
+__all__ = ["TunedModel", "tune"]

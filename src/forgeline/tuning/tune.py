@@ -1,4 +1,4 @@
-"""LoRA fine-tuning: seeded, checkpointed, resumed where it stopped."""
+"""Tuning: seeded, checkpointed, resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from forgeline.config.schema import Train
 from forgeline.errors import TuningError
 from forgeline.models import Example, load_base
@@ -20,6 +18,8 @@ from forgeline.progress import progress_bar
 from forgeline.records import write_json
 from forgeline.tuning import checkpoint
 from forgeline.tuning.examples import batches, read_examples
+from forgeline.tuning.methods import trainable
+from forgeline.tuning.result import TunedModel
 
 if TYPE_CHECKING:
     import torch
@@ -29,27 +29,8 @@ VALIDATION_EXAMPLES = 200
 Log = Callable[[dict[str, float], int], None]
 
 
-class TunedAdapter(BaseModel):
-    """A trained adapter's folder and what its training took. Loss in nats a token, time in seconds."""
-
-    path: str
-    examples: int
-    steps: int
-    tokens: int
-    seconds: float
-    train_loss: float
-    validation_loss: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Real tokens (no padding) trained a second."""
-        return self.tokens / self.seconds
-
-
-def tune(
-    config: Train, train: Path, validation: Path, folder: Path, *, seed: int, root: Path, log: Log
-) -> TunedAdapter:
-    """Train a LoRA adapter into `folder/adapter`, going on from the last checkpoint there.
+def tune(config: Train, train: Path, validation: Path, folder: Path, *, seed: int, root: Path, log: Log) -> TunedModel:
+    """Train a LoRA adapter into `folder/tuned`, going on from the last checkpoint there.
 
     `folder/records.json` names the records it was trained on.
 
@@ -67,22 +48,20 @@ def tune(
     """
     done = folder / "result.json"
     if done.exists():
-        return TunedAdapter.model_validate_json(done.read_text())
+        return TunedModel.model_validate_json(done.read_text())
     base = load_base(config, root)
     examples, ids = read_examples(train, base.tokenizer, config.max_examples, config.max_tokens, seed)
     held_out, _ = read_examples(validation, base.tokenizer, VALIDATION_EXAMPLES, config.max_tokens, seed)
-    model = _with_adapter(base.model, config, seed)
+    model = trainable(base.model, config, seed)
     loss, state = _run(model, examples, config, folder, seed, base.tokenizer.pad_token_id, log)
 
     model.eval()
     losses = completion_losses(model, held_out, base.tokenizer.pad_token_id)
     validation_loss = sum(nats for nats, _ in losses) / sum(tokens for _, tokens in losses)
     log({"validation_loss": validation_loss}, state.step)
-    _save_adapter(model, base.tokenizer, folder / "adapter")
-    result = TunedAdapter(
-        path=(folder / "adapter").relative_to(root).as_posix()
-        if folder.is_relative_to(root)
-        else str(folder / "adapter"),
+    _save_adapter(model, base.tokenizer, folder / "tuned")
+    result = TunedModel(
+        path=(folder / "tuned").relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder / "tuned"),
         examples=len(examples),
         steps=state.step,
         tokens=state.tokens,
@@ -94,28 +73,6 @@ def tune(
     done.write_text(result.model_dump_json(indent=2))
     checkpoint.clear(folder)
     return result
-
-
-def _with_adapter(model: Any, config: Train, seed: int) -> Any:
-    import torch
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    from forgeline.tuning.fused import fuse
-
-    if config.quantization != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    torch.manual_seed(seed)
-    shape = LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules=config.lora.targets,
-        task_type="CAUSAL_LM",
-    )
-    # Adapters compute in the base's precision; the optimiser keeps float32 copies of them.
-    adapted = get_peft_model(model, shape, autocast_adapter_dtype=False).train()
-    fuse(adapted)
-    return adapted
 
 
 def _run(
@@ -222,7 +179,7 @@ def _restore(
 
 
 def _save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
-    partial = folder.with_name("adapter.part")
+    partial = folder.with_name("tuned.part")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)  # the chat template travels with the adapter
