@@ -63,8 +63,7 @@ class Perplexity(CorpusMetric):
     def statistics(self, prompts: list[list[int]], completions: list[list[int]]) -> Table:
         """Return (loss in nats, tokens) for each completion."""
         examples = [Example(*pair) for pair in zip(prompts, completions, strict=True)]
-        pad_id = self.language_model.tokenizer.pad_token_id
-        return np.array(completion_losses(self.language_model.model, examples, pad_id))
+        return np.array(completion_losses(self.language_model.model, examples))
 
     @staticmethod
     def value(totals: Table) -> float:
