@@ -16,7 +16,7 @@ from forgeline.config import load
 from forgeline.config.schema import Model, Scratch, Train
 from forgeline.errors import ModelError
 from forgeline.models import encode_example, encode_prompt, generate, load_base, load_tuned, save_tuned
-from forgeline.models.score import completion_losses, token_losses
+from forgeline.models.score import batch_loss, completion_losses, token_losses, total_weight
 from forgeline.records import read_records, write_jsonl
 from forgeline.tuning.scratch import new_model
 
@@ -155,18 +155,19 @@ def test_padding_with_the_end_token_changes_no_loss_and_the_end_is_learned(root:
     long = records[0].model_copy(update={"messages": [*records[0].messages[:-1], records[0].messages[0]]})
     long.messages[-1] = records[0].messages[-1].model_copy(update={"content": "Yes, it is booked. " * 4})
     examples = [encode_example(base.tokenizer, record) for record in (records[0], long)]
-    end, pad = base.tokenizer.eos_token_id, base.tokenizer.pad_token_id
-    assert end != pad
+    end = base.tokenizer.eos_token_id
+    assert base.tokenizer.pad_token_id != end
     assert [example.completion[-1] for example in examples] == [end, end]
-    with torch.no_grad():
-        assert torch.equal(token_losses(base.model, examples, pad), token_losses(base.model, examples, end))
-    assert completion_losses(base.model, examples, pad) == completion_losses(base.model, examples, end)
+    expected = completion_losses(base.model, examples)
+    base.tokenizer.pad_token = base.tokenizer.eos_token
+    assert [encode_example(base.tokenizer, record) for record in (records[0], long)] == examples
+    assert completion_losses(base.model, examples) == expected
     optimizer = torch.optim.AdamW(base.model.parameters(), lr=1e-2)
     first = last = 0.0
     for step in range(8):
-        losses = token_losses(base.model, examples[:1], end)
-        losses.mean().backward()
+        batch_loss(base.model, examples[:1], total_weight(examples[:1])).backward()
         optimizer.step()
         optimizer.zero_grad()
-        first, last = (losses[-1].item() if step == 0 else first), losses[-1].item()
+        last = token_losses(base.model, examples[:1])[-1].item()
+        first = last if step == 0 else first
     assert last < 0.5 * first  # of the end token alone

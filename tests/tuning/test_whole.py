@@ -1,4 +1,4 @@
-"""A model from nothing: architecture from config, tokenizer from the data."""
+"""Whole models: from nothing, with a tokenizer of the data, or every weight of a base."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from forgeline.config import load
-from forgeline.config.schema import Scratch, Train
+from forgeline.config import Config, load
+from forgeline.config.schema import Model, Scratch, Train
 from forgeline.errors import ModelError
 from forgeline.lineage import file_digest
-from forgeline.models import encode_example, load_tuned, save_tuned
-from forgeline.models.score import token_losses
+from forgeline.models import encode_example, load_base, load_tuned, save_tuned
+from forgeline.models.score import batch_loss, completion_losses, total_weight
 from forgeline.records import read_records, write_jsonl
+from forgeline.tuning import tune
 from forgeline.tuning.scratch import new_model
 
 PROJECT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def test_it_learns_saves_and_loads(settings: Train, train: Path, tmp_path: Path)
     optimizer = torch.optim.AdamW(made.model.parameters(), lr=3e-3)
     losses = []
     for _ in range(12):
-        loss = token_losses(made.model, examples, made.tokenizer.pad_token_id).mean()
+        loss = batch_loss(made.model, examples, total_weight(examples))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -111,3 +112,24 @@ def test_what_cannot_be_made_is_told(settings: Train, train: Path, scratch: dict
     wrong = settings.model_copy(update={"scratch": Scratch(**({"settings": SMALL} | scratch))})
     with pytest.raises(ModelError, match=says):
         new_model(wrong, train, PROJECT, 3)
+
+
+@pytest.mark.parametrize("method", ["full", "scratch"])
+def test_a_whole_model_is_tuned_and_needs_no_base_from_then_on(
+    tiny: Config, settings: Train, train: Path, tmp_path: Path, method: str
+) -> None:
+    wanted = {"method": method, "scratch": settings.scratch, "batch_size": 8, "checkpoint_steps": 2}
+    config = tiny.train.model_copy(update=wanted)
+    curve: list[float] = []
+    run = tune(
+        config, train, train, tmp_path, seed=3, root=PROJECT, log=lambda values, _: curve.append(values.get("loss", 0))
+    )
+    losses = [loss for loss in curve if loss]
+    assert run.steps == len(losses) == 5 and losses[-1] < losses[0]
+    gone = config.model_copy(update={"model": Model(source="gone", license="none")})
+    loaded = load_tuned(gone, Path(run.path), PROJECT)
+    examples = [encode_example(loaded.tokenizer, record) for record in read_records(train)]
+    nats, tokens = map(sum, zip(*completion_losses(loaded.model, examples), strict=True))
+    assert nats / tokens == pytest.approx(run.validation_loss, rel=1e-4)
+    base = load_base(tiny.train, PROJECT)
+    assert (loaded.vocabulary == base.vocabulary) == (method == "full")
