@@ -44,7 +44,8 @@ def evaluate_base(
     data: DataVersion, train: Train, evaluate: Evaluate, project: Project
 ) -> Annotated[str, "base_report"]:
     """Score the untouched base model; return its report's path."""
-    key = value_digest([data.hashes["test"], train.model.source, train.dtype, evaluate.digest(), cache.evaluation()])
+    settings = [train.model.model_dump(mode="json"), train.dtype, train.bits, evaluate.digest()]
+    key = value_digest([data.hashes["test"], *settings, cache.evaluation()])
     path = EVALUATIONS / f"base-{key[:16]}.json"
     if path.exists():  # new training rows leave the base model's score as it is
         return str(path)

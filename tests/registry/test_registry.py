@@ -3,9 +3,13 @@ from pathlib import Path
 import pytest
 
 from forgeline.config import load
+from forgeline.config.schema import Model, Scratch
 from forgeline.errors import RegistryError
+from forgeline.models import save_tuned
+from forgeline.records import write_jsonl
 from forgeline.registry import promotion, tracking, versions
 from forgeline.registry.gates import Verdict
+from forgeline.tuning.scratch import new_model
 
 PROJECT = Path(__file__).parents[2]
 PASS = [Verdict(gate="g", outcome="pass", reason="good")]
@@ -24,12 +28,13 @@ def config(tmp_path, monkeypatch):
     return shipped.model_copy(update={"root": tmp_path, "project": project})
 
 
-def make_version(config, key, tmp_path):
-    adapter = tmp_path / f"adapter-{key}"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
+def make_version(config, key, tmp_path, tuned=None):
+    if tuned is None:
+        tuned = tmp_path / f"tuned-{key}"
+        tuned.mkdir()
+        (tuned / "adapter_config.json").write_text("{}")
     with tracking.run(config.project, key, key, {}) as run:
-        run.artifact(adapter, "adapter")
+        run.artifact(tuned, "tuned")
         run.settings(config.model_dump(mode="json", exclude={"root"}), "config.json")
     fields = {"data_digest": "d", "git_revision": "g", "config_digest": "c", "code_digest": "s", "zenml_run_id": "z"}
     lineage = versions.Lineage(key=key, data_hashes={"test": "md5"}, mlflow_run_id=run.run_id, **fields)
@@ -75,9 +80,24 @@ def test_rollback_needs_a_version_that_loads(config, tmp_path):
         promotion.rollback(config, None, "why")
     promotion.promote(config, second, PASS)
     with pytest.raises(RegistryError, match="does not load, so version 2 stays champion"):
-        promotion.rollback(config, None, "why")  # its adapter is empty
+        promotion.rollback(config, None, "why")  # its adapter has no weights
     assert versions.champion(config.project).number == 2
     assert [entry.action for entry in promotion.ledger(config).verify()] == ["promoted", "promoted"]
+
+
+def test_a_whole_model_is_rolled_back_to_without_its_base(config, tmp_path):
+    row = {"id": "1", "key": "1", "messages": [{"role": role, "content": "Hello"} for role in ("user", "assistant")]}
+    write_jsonl(tmp_path / "train.jsonl", [row])
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    gone = Model(source="gone", license="none")
+    train = config.train.model_copy(update={"method": "scratch", "scratch": Scratch(settings=small), "model": gone})
+    config = config.model_copy(update={"train": train})
+    made = new_model(train, tmp_path / "train.jsonl", PROJECT, seed=1)
+    save_tuned(made.model, made.tokenizer, tmp_path / "tuned")
+    first, second = make_version(config, "a", tmp_path, tmp_path / "tuned"), make_version(config, "b", tmp_path)
+    assert promotion.promote(config, first, PASS) and promotion.promote(config, second, PASS)
+    assert promotion.rollback(config, None, "why").facts["version"] == first.number
+    assert versions.champion(config.project).number == first.number
 
 
 def test_a_lost_artifact_is_told_with_its_run(config, tmp_path):

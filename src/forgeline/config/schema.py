@@ -344,17 +344,19 @@ class Data(Section):
 
 # train.yaml: the base model and how it is tuned
 
+Template = Annotated[str, Field(pattern=r"^configs/templates/[\w.-]+\.jinja$")]
+
 
 class Model(Section):
     """The base model: any source the resolver knows, or a folder in the transformers layout.
 
-    `chat_template` is a Jinja file of the project, for a tokenizer that has no template of its own.
+    `chat_template` is a Jinja file of the project, for a tokenizer that has no template of its own, or a poor one.
     """
 
     source: str
     license: str
     trust_remote_code: bool = False
-    chat_template: str | None = None
+    chat_template: Template | None = None
 
 
 Method = Literal[
@@ -387,7 +389,7 @@ class Scratch(Section):
     architecture: str = "llama"
     settings: dict[str, bool | int | float | str] = {}
     vocabulary: Annotated[int, Field(ge=300)] = 8192  # 256 bytes, the special tokens, and merges
-    chat_template: str = "configs/templates/chatml.jinja"
+    chat_template: Template = "configs/templates/chatml.jinja"
 
 
 class Preference(Section):

@@ -147,3 +147,6 @@ METRICS: dict[str, type[CorpusMetric]] = {
     "perplexity": Perplexity,
     "stop_rate": StopRate,
 }
+
+# Averages over tokens, which mean nothing across vocabularies.
+BY_TOKEN = frozenset({"perplexity"})

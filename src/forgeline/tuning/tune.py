@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
-from typing import Any
 
 from forgeline.config.schema import Train
 from forgeline.errors import TuningError
-from forgeline.models import LanguageModel, load_base
+from forgeline.models import LanguageModel, load_base, save_tuned
 from forgeline.records import write_json
 from forgeline.tuning import checkpoint
 from forgeline.tuning.examples import read_examples
@@ -56,9 +53,13 @@ def work(job: Job, team: Team, log: Log) -> None:
     """Do this process's part of a job; the leader writes `result.json` when all is done."""
     from forgeline.tuning.loop import Loop
     from forgeline.tuning.methods import trainable
+    from forgeline.tuning.scratch import new_model
 
     config, folder = job.config, job.folder
-    base = load_base(config, job.root)
+    if config.method == "scratch":
+        base = new_model(config, job.train, job.root, job.seed)
+    else:
+        base = load_base(config, job.root)
     _fits_context(config, base)
     examples, ids = read_examples(job.train, base.tokenizer, config.max_examples, config, job.seed)
     held_out, _ = read_examples(job.validation, base.tokenizer, VALIDATION_EXAMPLES, config, job.seed)
@@ -69,7 +70,7 @@ def work(job: Job, team: Team, log: Log) -> None:
     weights = loop.descent.whole_weights() if team.shards else None
     if not team.leads:
         return
-    _save(model, base.tokenizer, folder / "tuned", weights)
+    save_tuned(model, base.tokenizer, folder / "tuned", weights)
     write_json(folder / "records.json", ids)
     path = folder / "tuned"
     result = TunedModel(
@@ -90,15 +91,6 @@ def _fits_context(config: Train, base: LanguageModel) -> None:
     context = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
     if context is not None and config.max_tokens > context:
         raise TuningError(
-            f"train.max_tokens is {config.max_tokens}, but {config.model.source} reads at most {context} tokens: "
+            f"train.max_tokens is {config.max_tokens}, but the model reads at most {context} tokens: "
             f"set train.max_tokens={context} or less."
         )
-
-
-def _save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None) -> None:
-    partial = folder.with_name("tuned.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial, **({"state_dict": weights} if weights else {}))
-    tokenizer.save_pretrained(partial)  # the chat template travels with what was tuned
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
