@@ -1,7 +1,7 @@
-"""What the card is made of: sections of blocks, written once and shown as Markdown and as a page.
+"""What a page is made of: sections of blocks, written once and shown as HTML and as Markdown.
 
-Prose is the card's own and may hold `code` and **strong** words. Everything else comes from the data or
-the configuration and is shown as it stands: each form of the card escapes it.
+Prose is the page's own and may hold `code` and **strong** words. Everything else comes from data or
+configuration and is shown as it stands: each form of the page escapes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Cell = str | int | Code | Number
 
 
 class Prose(NamedTuple):
-    """A paragraph of the card's own words."""
+    """A paragraph of the page's own words."""
 
     words: str
 
@@ -103,7 +103,7 @@ Block = Prose | Points | Figures | Table | Chart | Examples
 
 
 class Section(NamedTuple):
-    """A part of the card under a heading."""
+    """A part of the page under a heading."""
 
     title: str
     blocks: list[Block]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from forgeline.data.card.blocks import Bars, Histogram, Intervals
+from forgeline.page.blocks import Bars, Histogram, Intervals
 
 HEIGHT = 150  # of a histogram's columns, in pixels
 TICKS = 5
