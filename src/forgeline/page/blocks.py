@@ -77,12 +77,29 @@ class Histogram(NamedTuple):
     beyond: float
 
 
+class Series(NamedTuple):
+    """One line of a chart: its name, its tone, and its values by step."""
+
+    name: str
+    tone: Tone
+    points: list[tuple[int, float]]
+
+
+class Curves(NamedTuple):
+    """Values by step. The axis begins at nought, or at the smallest value where only differences matter."""
+
+    title: str
+    unit: str
+    series: list[Series]
+    from_nought: bool = True
+
+
 class Chart(NamedTuple):
-    """A picture in the reports' folder, and the charts that the page draws in its place."""
+    """A picture beside the Markdown, and the charts that the page draws in its place."""
 
     picture: str
     caption: str
-    drawn: Sequence[Bars | Intervals | Histogram]
+    drawn: Sequence[Bars | Intervals | Histogram | Curves]
 
 
 class Example(NamedTuple):

@@ -12,6 +12,7 @@ from forgeline.page.blocks import (
     Cell,
     Chart,
     Code,
+    Curves,
     Example,
     Examples,
     Figures,
@@ -24,7 +25,7 @@ from forgeline.page.blocks import (
     count,
     is_number,
 )
-from forgeline.page.draw import bars, histogram, intervals
+from forgeline.page.draw import bars, curves, histogram, intervals
 from forgeline.page.style import STYLE
 
 FOLDED = 12  # sentences that are shown without being asked for
@@ -89,7 +90,7 @@ def _points(sentences: list[str]) -> str:
     return f"<details><summary>{len(sentences)} findings in sentences</summary>{points}</details>"
 
 
-def _drawn(chart: Bars | Intervals | Histogram) -> str:
+def _drawn(chart: Bars | Intervals | Histogram | Curves) -> str:
     match chart:
         case Bars():
             return bars(chart)
@@ -97,6 +98,8 @@ def _drawn(chart: Bars | Intervals | Histogram) -> str:
             return intervals(chart)
         case Histogram():
             return histogram(chart)
+        case Curves():
+            return curves(chart)
 
 
 def _table(block: Table) -> str:
