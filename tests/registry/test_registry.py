@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from forgeline.cli.runs import runs
 from forgeline.config import load
 from forgeline.config.schema import Model, Scratch
 from forgeline.errors import RegistryError
@@ -111,3 +112,32 @@ def test_the_fingerprint_of_the_last_run_is_remembered(config, tmp_path):
     assert versions.last_fingerprint(config.project) is None
     versions.set_fingerprint(config.project, "f")
     assert versions.last_fingerprint(config.project) == "f"
+
+
+def test_training_runs_are_listed_with_what_they_reached_and_cost(config, capsys, monkeypatch):
+    kind = {"forgeline.kind": "candidate"}
+    with tracking.run(config.project, "first", "a", kind) as run:
+        for step in range(1, 4):
+            run.metrics({"loss": 1.0 / step}, step)
+        run.metrics({"validation_loss": 1.25, "train_tokens_per_second": 400.0, "bleu": 35.0})
+        run.metrics({"cost_seconds": 90.0, "cost_kwh": 0.004, "cost_peak_memory_gb": 2.5, "cost_money": 0.25})
+        run.tags({"forgeline.cost.currency": "EUR", "forgeline.cost.machine": "laptop"})
+    with pytest.raises(KeyboardInterrupt), tracking.run(config.project, "second", "b", kind) as run:
+        run.metrics({"loss": 2.0}, 1)
+        raise KeyboardInterrupt
+    with tracking.run(config.project, "base", "c", {"forgeline.kind": "base"}):
+        pass
+    first, second = tracking.training_runs(config.project)
+    assert (first.name, first.status, first.validation_loss, first.bleu) == ("first", "finished", 1.25, 35.0)
+    assert (first.minutes, first.kwh, first.money, first.currency) == (1.5, 0.004, 0.25, "EUR")
+    assert (second.name, second.minutes, second.currency) == ("second", None, None)
+    history = tracking.connect(config.project).get_metric_history
+    assert [(point.step, point.value) for point in history(first.run_id, "loss")] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert [point.value for point in history(second.run_id, "loss")] == [2.0]  # written though it broke off
+
+    monkeypatch.setattr("forgeline.config.load", lambda: config)
+    monkeypatch.setattr("forgeline.cli.environment.enter", lambda root: None)
+    runs()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split("\t")[3:] == ["1.250", "35.0", "400", "1.5", "0.0040", "2.5", "0.2500 EUR", "laptop"]
+    assert lines[2].split("\t")[3:] == ["–"] * 7 + ["–"]

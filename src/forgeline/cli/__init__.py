@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from forgeline.cli import data, decisions, line, live, project
+from forgeline.cli import data, decisions, line, live, project, runs
 from forgeline.errors import ForgelineError
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 VERBS: tuple[Callable[..., None], ...] = (
     *(project.validate, project.doctor),
     *(line.run, line.train, line.evaluate),
-    *(decisions.promote, decisions.rollback),
+    *(runs.runs, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop),
     *(decisions.lineage, decisions.ledger),
 )

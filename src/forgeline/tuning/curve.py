@@ -40,3 +40,11 @@ def read(folder: Path) -> list[dict[str, float]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def by_step(folder: Path) -> dict[int, dict[str, float]]:
+    """Return all that a folder's curve tells of each step, in order."""
+    points: dict[int, dict[str, float]] = {}
+    for row in read(folder):
+        points.setdefault(int(row.pop("step")), {}).update(row)
+    return points
