@@ -9,10 +9,17 @@ from forgeline.config.schema import Train
 
 def trainable(model: Any, config: Train, seed: int) -> Any:
     """Return the model with what `config.method` trains: an adapter beside it, or all of its own weights."""
+    from forgeline.tuning.fused import fuse
+
+    adapted = with_adapter(model, config, seed)
+    fuse(adapted)
+    return adapted
+
+
+def with_adapter(model: Any, config: Train, seed: int) -> Any:
+    """Return the model with a new adapter beside it that can be switched off: its layers are not fused."""
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    from forgeline.tuning.fused import fuse
 
     if config.bits != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -25,6 +32,4 @@ def trainable(model: Any, config: Train, seed: int) -> Any:
         task_type="CAUSAL_LM",
     )
     # Adapters compute in the base's precision; the optimiser keeps float32 copies of them.
-    adapted = get_peft_model(model, shape, autocast_adapter_dtype=False).train()
-    fuse(adapted)
-    return adapted
+    return get_peft_model(model, shape, autocast_adapter_dtype=False).train()

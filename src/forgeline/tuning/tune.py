@@ -46,6 +46,10 @@ def tune(config: Train, train: Path, validation: Path, folder: Path, *, seed: in
     Raises:
         TuningError: if there is nothing to train on, or the loss is no longer a number.
     """
+    if config.method in {"dpo", "kto"}:
+        from forgeline.tuning.preference import tune_preference
+
+        return tune_preference(config, train, validation, folder, seed=seed, root=root, log=log)
     done = folder / "result.json"
     if done.exists():
         return TunedModel.model_validate_json(done.read_text())
