@@ -60,9 +60,7 @@ def test_a_version_of_another_base_is_refused(config, tmp_path):
     register(config, "a", tmp_path)
     other = config.train.model.model_copy(update={"source": "models/other"})
     train = config.train.model_copy(update={"start": "1", "model": other})
-    with pytest.raises(
-        RegistryError, match=r"version 1 was made for the base .*, and train.model.source is models/o"
-    ):
+    with pytest.raises(RegistryError, match=r"version 1 was made for the base .*, and train.model.source is models/o"):
         start.identity(config.project, train)
 
 
