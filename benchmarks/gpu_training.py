@@ -104,6 +104,7 @@ def forgeline(path: Path, given: argparse.Namespace, quantised: bool) -> dict[st
     from forgeline.tuning.job import Job
     from forgeline.tuning.loop import Loop
     from forgeline.tuning.methods import trainable
+    from forgeline.tuning.objective import Completions
     from forgeline.tuning.team import Team
 
     train = load(PROJECT).train.model_copy(
@@ -116,14 +117,19 @@ def forgeline(path: Path, given: argparse.Namespace, quantised: bool) -> dict[st
             "learning_rate": 1e-4,
         }
     )
-    model = trainable(loaded(path, given.device, quantised), train, SEED)
+    model = trainable(loaded(path, given.device, quantised), train, SEED, PROJECT)
     rows = sequences(model.config.vocab_size, given.rows * given.steps, given.length)
     examples = [Example(row[:1], row[1:]) for row in rows]
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         job = Job(config=train, train=path, validation=path, folder=Path(folder), seed=SEED, root=PROJECT)
-        loop = Loop(model, job, Team(), lambda metrics, step: rates.append(metrics.get("tokens_per_second")))
-        loop.run(examples, examples[:1])
+        loop = Loop(
+            Completions(model, examples, examples[:1]),
+            job,
+            Team(),
+            lambda metrics, step: rates.append(metrics.get("tokens_per_second")),
+        )
+        loop.run()
     return {"rate": statistics.median([rate for rate in rates if rate][2:]), "memory": peak_memory(given.device)}
 
 

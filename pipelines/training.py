@@ -6,6 +6,7 @@ from zenml import pipeline
 from zenml.enums import ExecutionMode
 
 from forgeline.config import Config
+from forgeline.registry import start
 from steps import data as data_steps
 from steps import training as steps
 
@@ -13,10 +14,11 @@ from steps import training as steps
 @pipeline(name="training", execution_mode=ExecutionMode.FAIL_FAST)
 def training(config: Config) -> None:
     """Take the data to a champion, or to the reasons why not."""
+    config = start.settled(config)
     project, train, evaluate = config.project, config.train, config.evaluate
     data = data_steps.prepare_data()
     base = steps.evaluate_base(data=data, train=train, evaluate=evaluate, project=project)
-    tuned = steps.tune(data=data, train=train, project=project)
+    tuned = steps.tune(data=data, train=train, project=project, origin=start.identity(project, train))
     candidate = steps.evaluate_candidate(data=data, tuned=tuned, train=train, evaluate=evaluate, project=project)
     version = steps.register(data=data, tuned=tuned, base_report=base, candidate_report=candidate, config=config)
     decision = steps.gate(version=version, config=config)

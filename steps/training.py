@@ -14,7 +14,7 @@ from forgeline.evaluation import Report
 from forgeline.evaluation import evaluate as score
 from forgeline.lineage import value_digest
 from forgeline.models import load_base, load_tuned
-from forgeline.registry import evidence, promotion, tracking, versions
+from forgeline.registry import evidence, promotion, start, tracking, versions
 from forgeline.registry.gates import Verdict, judge
 from forgeline.tuning import TunedModel
 from forgeline.tuning import report as training_report
@@ -61,9 +61,9 @@ def evaluate_base(
 
 
 @step(cache_policy=cache.cached(cache.tuning))
-def tune(data: DataVersion, train: Train, project: Project) -> Annotated[Tuned, "tuned"]:
-    """Tune the model, or go on with the training that was interrupted."""
-    key = value_digest([data.hashes, train.digest(), project.seed, cache.tuning()])
+def tune(data: DataVersion, train: Train, project: Project, origin: str | None) -> Annotated[Tuned, "tuned"]:
+    """Tune the model, or go on with the training that was interrupted; `origin` identifies what `train.start` names."""
+    key = value_digest([data.hashes, train.digest(), project.seed, cache.tuning(), *([origin] if origin else [])])
     folder = TUNING / key[:16]
     tags = {"forgeline.kind": "candidate", "forgeline.data": data.digest}
     with tracking.run(project, f"candidate-{key[:8]}", key, tags) as run:
@@ -77,7 +77,7 @@ def tune(data: DataVersion, train: Train, project: Project) -> Annotated[Tuned, 
                 meter.see(metrics)
 
             model = tune_model(
-                train,
+                start.located(project, train),
                 Path(data.paths["train"]),
                 Path(data.paths["validation"]),
                 folder,

@@ -420,10 +420,11 @@ class Train(Section):
     """The tuning run.
 
     `batch_size` is the number of examples of an optimiser step; `micro_batch` how many of them are computed
-    at once, which changes nothing but memory and speed: `auto` takes as many as fit. `start` is an adapter's
-    folder to go on from. Records longer than `max_tokens` stop the run, or are left out with `overlong: drop`.
-    The validation loss is taken every `validate_steps` and at the end; after `patience` of them without a
-    better one training stops, and the best weights count.
+    at once, which changes nothing but memory and speed: `auto` takes as many as fit. `start` is what to go on
+    from: the number or alias of a version, or an adapter's folder, written with a slash. Records longer than
+    `max_tokens` stop the run, or are left out with `overlong: drop`. The validation loss is taken every
+    `validate_steps` and at the end; after `patience` of them without a better one training stops, and the
+    best weights count.
     """
 
     method: Method = "lora"

@@ -4,59 +4,54 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forgeline.errors import TuningError
-from forgeline.models import Example
-from forgeline.models.score import ROWS, batch_loss, token_losses, total_weight
 from forgeline.progress import Bar, progress_bar
 from forgeline.tuning import checkpoint
 from forgeline.tuning.allocator import keep_freed_memory
 from forgeline.tuning.checkpoint import Checkpoint
 from forgeline.tuning.curve import Curve
 from forgeline.tuning.descent import Descent
-from forgeline.tuning.examples import batches
 from forgeline.tuning.job import Job, Log
+from forgeline.tuning.objective import Objective
 from forgeline.tuning.team import Team
 from forgeline.tuning.watch import best, diverged, exhausted
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Loop:
     """One job's training on one process of a team."""
 
-    def __init__(self, model: Any, job: Job, team: Team, log: Log) -> None:
-        self.model, self.job, self.team = model, job, team
-        self.descent = Descent(model, job.config)
+    def __init__(self, objective: Objective, job: Job, team: Team, log: Log) -> None:
+        self.objective, self.job, self.team = objective, job, team
+        self.descent = Descent(objective.model, job.config)
         self.state = checkpoint.load(job.folder) or Checkpoint()
         if self.state.tensors:
             self.descent.restore(self.state.tensors)
-        auto = job.config.micro_batch == "auto"
-        self.micro = job.config.batch_size if auto else min(int(job.config.micro_batch), job.config.batch_size)
+        size = job.config.batch_size
+        self.micro = size if job.config.micro_batch == "auto" else min(job.config.micro_batch, size)
         self._log = log
         self._curve = Curve(job.folder, self.state.step) if team.leads else None
 
-    def run(self, examples: Sequence[Example], held_out: Sequence[Example]) -> Checkpoint:
+    def run(self) -> Checkpoint:
         """Train to the end; return the state there, with the best weights in the model."""
         config, state = self.job.config, self.state
         keep_freed_memory()
-        steps_per_epoch = math.ceil(len(examples) / config.batch_size)
+        steps_per_epoch = math.ceil(len(self.objective.examples) / config.batch_size)
         total = steps_per_epoch * config.epochs
         with progress_bar("tune", total, unit="tokens") if self.team.leads else nullcontext(Bar()) as progress:
             progress.advance(state.step)
             while state.step < total and not exhausted(state.validation, config.patience):
                 epoch, offset = divmod(state.step, steps_per_epoch)
-                for batch in batches(examples, config.batch_size, self.job.seed, epoch)[offset:]:
+                for batch in self.objective.batches(config.batch_size, self.job.seed, epoch)[offset:]:
                     loss, tokens = self._step(batch, state.step, total)
                     progress.advance(1, amount=tokens, note=f"loss {loss:.3f}")
                     last = state.step == total
                     if last or (config.validate_steps and state.step % config.validate_steps == 0):
-                        self._validate(held_out)
+                        self._validate()
                     if last or state.step % config.checkpoint_steps == 0:
                         self._save()
                     if exhausted(state.validation, config.patience):
@@ -65,7 +60,7 @@ class Loop:
             self.descent.set(state.best)
         return state
 
-    def _step(self, batch: list[Example], step: int, total: int) -> tuple[float, int]:
+    def _step(self, batch: list[Any], step: int, total: int) -> tuple[float, int]:
         """Take one optimiser step, watch it and tell; return the loss and the tokens seen."""
         import torch
 
@@ -78,25 +73,19 @@ class Loop:
         state.losses.append(loss if math.isfinite(norm) else math.nan)
         if (good := diverged(state.losses)) is not None:
             self._give_up(good, total)
-        tokens, seconds = sum(map(len, batch)), time.perf_counter() - started
+        tokens, seconds = self.objective.tokens(batch), time.perf_counter() - started
         state.step, state.tokens, state.seconds = step + 1, state.tokens + tokens, state.seconds + seconds
-        self._tell(
-            loss=loss,
-            learning_rate=rate,
-            grad_norm=norm,
-            tokens_per_second=tokens / seconds,
-            memory_gb=_memory(batch_device(self.model)),
-        )
+        speed = {"tokens_per_second": tokens / seconds, "memory_gb": _memory()}
+        self._tell({"loss": loss, "learning_rate": rate, "grad_norm": norm, **speed, **self.objective.told()})
         return loss, tokens
 
-    def _gradients(self, batch: list[Example]) -> float:
-        """Leave the gradient of a batch's weighted mean loss in the weights; return that loss.
+    def _gradients(self, batch: list[Any]) -> float:
+        """Leave the gradient of a batch's mean loss in the weights; return that loss.
 
         Where the memory does not do for as many rows at once, half as many are tried.
         """
         import torch
 
-        total = total_weight(batch)
         # A process without a row of its own takes part all the same: gathering weights needs everyone.
         mine = self.team.share(batch) or [replace(batch[0], weight=0.0)]
         # Sharded gradients are averaged over processes, and a sum is wanted.
@@ -105,40 +94,34 @@ class Loop:
             try:
                 loss = 0.0
                 for start in range(0, len(mine), self.micro):
-                    part = batch_loss(self.model, mine[start : start + self.micro], total)
-                    (part * scale).backward()
-                    loss += part.item()
+                    share = self.objective.share(mine[start : start + self.micro], batch)
+                    (share * scale).backward()
+                    loss += share.item()
                 break
             except torch.OutOfMemoryError as error:
                 self.descent.forget()
+                self.objective.told()
                 if self.micro == 1 or self.team.shards:
                     raise TuningError(
                         f"One step does not fit the GPU's memory with train.micro_batch={self.micro}: set "
                         "train.activation_checkpointing=true, or lower train.micro_batch or train.max_tokens. "
                         f"The last checkpoint is kept in {self.job.folder}."
                     ) from error
-                self.micro = max(1, self.micro // 2)
+                self.micro //= 2
                 torch.cuda.empty_cache()
         self.team.add_gradients(self.descent.gradients())
         return self.team.add(loss)[0]
 
-    def _validate(self, held_out: Sequence[Example]) -> None:
-        """Take the validation loss, in nats a token; keep the weights if it is the best yet."""
-        chunks = [list(held_out[start : start + ROWS]) for start in range(0, len(held_out), ROWS)]
-        missing = -len(chunks) % self.team.size  # everyone runs as many, for weights are gathered together
-        nats = tokens = 0.0
-        with quiet(self.model):
-            for chunk in self.team.share(chunks + [[]] * missing):
-                losses = token_losses(self.model, chunk or chunks[0])
-                if chunk:
-                    nats, tokens = nats + losses.sum().item(), tokens + len(losses)
-        nats, tokens = self.team.add(nats, tokens)
+    def _validate(self) -> None:
+        """Take the validation loss; keep the weights if it is the best yet."""
+        with quiet(self.objective.model):
+            found = self.objective.validate(self.team)
         lowest = min(self.state.validation, default=math.inf)
-        self.state.validation.append(nats / tokens)
-        if self.job.config.patience and nats / tokens < lowest:
+        self.state.validation.append(found["validation_loss"])
+        if self.job.config.patience and found["validation_loss"] < lowest:
             weights = {name: tensor for name, tensor in self.descent.snapshot().items() if name.startswith("weight.")}
             self.state.best = {name: tensor.clone() for name, tensor in weights.items()}
-        self._tell(validation_loss=nats / tokens)
+        self._tell(found)
 
     def _save(self) -> None:
         self.state.tensors = self.descent.snapshot()
@@ -157,7 +140,7 @@ class Loop:
             f"(now {self.job.config.learning_rate:g}). {where}"
         )
 
-    def _tell(self, **metrics: float) -> None:
+    def _tell(self, metrics: dict[str, float]) -> None:
         if self._curve is not None:
             self._curve.add(self.state.step, metrics)
             self._log(metrics, self.state.step)
@@ -188,17 +171,11 @@ def _schedule(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
 
 
-def batch_device(model: Any) -> torch.device:
-    """Return where a model's batches go."""
-    device: torch.device = next(model.parameters()).device
-    return device
-
-
-def _memory(device: torch.device) -> float:
-    """Return the memory in use, in GB: the process's on a CPU, the GPU's peak otherwise."""
+def _memory() -> float:
+    """Return the memory in use, in GB: the process's, or a GPU's most so far."""
     import psutil
     import torch
 
-    if device.type == "cuda":
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e9
     return float(psutil.Process().memory_info().rss / 1e9)

@@ -7,31 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from forgeline.config.schema import Train
-from forgeline.errors import TuningError
+from forgeline.errors import ModelError, TuningError
+from forgeline.models.adapter import ADAPTER, check_fits
+from forgeline.models.load import base_folder, outline
 from forgeline.tuning.team import layers
 
 WHOLE = {"full", "scratch"}
 
 
-def trainable(model: Any, config: Train, seed: int, start: Path | None = None) -> Any:
+def trainable(model: Any, config: Train, seed: int, root: Path) -> Any:
     """Return the model with what `config.method` trains: an adapter beside it, or all of its own weights.
 
     Args:
         model: the base model.
-        config: method and adapter shape.
+        config: method and adapter shape, or the adapter to go on from.
         seed: of the adapter's initial weights.
-        start: the folder of an adapter to go on from, instead of a new one.
+        root: the project folder, where `config.start` lies.
 
     Raises:
         TuningError: if no layer of the model bears a name of `lora.targets`.
+        ModelError: if `config.start` holds no adapter, or one made for another base.
     """
-    import torch
-
     from forgeline.models.branches import NAME as ATTENTION
     from forgeline.tuning.fused import fuse
 
-    torch.manual_seed(seed)
-    model = model.requires_grad_(True) if config.method in WHOLE else _with_adapter(model, config, start)
+    model = model.requires_grad_(True) if config.method in WHOLE else with_adapter(model, config, seed, root)
     model.train()
     # For good: with activation checkpointing, layers compute again in the backward pass.
     model.config.get_text_config()._attn_implementation = ATTENTION
@@ -44,11 +44,19 @@ def trainable(model: Any, config: Train, seed: int, start: Path | None = None) -
     return model
 
 
-def _with_adapter(model: Any, config: Train, start: Path | None) -> Any:
+def with_adapter(model: Any, config: Train, seed: int, root: Path) -> Any:
+    """Return the model with an adapter beside it that can be switched off: nothing is fused."""
+    import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    if start is not None:
-        return PeftModel.from_pretrained(model, start, is_trainable=True, autocast_adapter_dtype=False)
+    if config.start is not None:
+        folder = root / config.start
+        if not (folder / ADAPTER).is_file():
+            raise ModelError(f"train.start: {folder} holds no adapter ({ADAPTER} is missing).")
+        base = base_folder(config.model, root)
+        check_fits(folder, outline(base, trust_remote_code=config.model.trust_remote_code), config.model.source)
+        return PeftModel.from_pretrained(model, folder, is_trainable=True, autocast_adapter_dtype=False)
+    torch.manual_seed(seed)
     shape = LoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,

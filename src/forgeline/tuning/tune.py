@@ -11,7 +11,10 @@ from forgeline.records import write_json
 from forgeline.tuning import checkpoint
 from forgeline.tuning.examples import read_examples
 from forgeline.tuning.job import Job, Log
+from forgeline.tuning.methods import trainable
+from forgeline.tuning.objective import Completions, Objective
 from forgeline.tuning.result import TunedModel
+from forgeline.tuning.scratch import new_model
 from forgeline.tuning.team import Team
 from forgeline.tuning.watch import exhausted
 
@@ -52,30 +55,25 @@ def tune(config: Train, train: Path, validation: Path, folder: Path, *, seed: in
 def work(job: Job, team: Team, log: Log) -> None:
     """Do this process's part of a job; the leader writes `result.json` when all is done."""
     from forgeline.tuning.loop import Loop
-    from forgeline.tuning.methods import trainable
-    from forgeline.tuning.scratch import new_model
 
     config, folder = job.config, job.folder
-    if config.method == "scratch":
-        base = new_model(config, job.train, job.root, job.seed)
-    else:
-        base = load_base(config, job.root)
+    base = (
+        new_model(config, job.train, job.root, job.seed) if config.method == "scratch" else load_base(config, job.root)
+    )
     _fits_context(config, base)
-    examples, ids = read_examples(job.train, base.tokenizer, config.max_examples, config, job.seed)
-    held_out, _ = read_examples(job.validation, base.tokenizer, VALIDATION_EXAMPLES, config, job.seed)
-    model = trainable(base.model, config, job.seed)
-    team.shard(model)
-    loop = Loop(model, job, team, log)
-    state = loop.run(examples, held_out)
+    objective, ids = _objective(job, base)
+    team.shard(objective.model)
+    loop = Loop(objective, job, team, log)
+    state = loop.run()
     weights = loop.descent.whole_weights() if team.shards else None
     if not team.leads:
         return
-    save_tuned(model, base.tokenizer, folder / "tuned", weights)
-    write_json(folder / "records.json", ids)
     path = folder / "tuned"
+    save_tuned(objective.model, base.tokenizer, path, weights)
+    write_json(folder / "records.json", ids)
     result = TunedModel(
         path=path.relative_to(job.root).as_posix() if path.is_relative_to(job.root) else str(path),
-        examples=len(examples),
+        examples=len(objective.examples),
         steps=state.step,
         tokens=state.tokens,
         seconds=round(state.seconds, 3),
@@ -85,6 +83,19 @@ def work(job: Job, team: Team, log: Log) -> None:
     )
     write_json(folder / "result.json", result.model_dump(mode="json"))
     checkpoint.clear(folder)
+
+
+def _objective(job: Job, base: LanguageModel) -> tuple[Objective, list[str]]:
+    """Return what a method descends, and the ids of the records it learns from."""
+    config = job.config
+    if config.method in {"dpo", "kto"}:
+        from forgeline.tuning.preference import Preferences
+
+        preferences = Preferences(job, base)
+        return preferences, preferences.ids
+    examples, ids = read_examples(job.train, base.tokenizer, config.max_examples, config, job.seed)
+    held_out, _ = read_examples(job.validation, base.tokenizer, VALIDATION_EXAMPLES, config, job.seed)
+    return Completions(trainable(base.model, config, job.seed, job.root), examples, held_out), ids
 
 
 def _fits_context(config: Train, base: LanguageModel) -> None:
