@@ -43,7 +43,7 @@ class Component(Entry):
     name: str
     type: StackComponentType
     flavor: str
-    configuration: dict[str, Any] = {}
+    configuration: dict[str, Any]
 
 
 class Run(Entry):
