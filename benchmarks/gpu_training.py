@@ -123,12 +123,8 @@ def forgeline(path: Path, given: argparse.Namespace, quantised: bool) -> dict[st
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         job = Job(config=train, train=path, validation=path, folder=Path(folder), seed=SEED, root=PROJECT)
-        loop = Loop(
-            Completions(model, examples, examples[:1]),
-            job,
-            Team(),
-            lambda metrics, step: rates.append(metrics.get("tokens_per_second")),
-        )
+        objective = Completions(model, examples, examples[:1])
+        loop = Loop(objective, job, Team(), lambda metrics, step: rates.append(metrics.get("tokens_per_second")))
         loop.run()
     return {"rate": statistics.median([rate for rate in rates if rate][2:]), "memory": peak_memory(given.device)}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
@@ -15,11 +18,24 @@ from steps import training as steps
 def training(config: Config) -> None:
     """Take the data to a champion, or to the reasons why not."""
     config = start.settled(config)
+    version = _register_candidate(config)
+    decision = steps.gate(version=version, config=config)
+    steps.promote(version=version, decision=decision, config=config)
+
+
+@pipeline(name="candidate", dynamic=True, execution_mode=ExecutionMode.FAIL_FAST)
+def candidate(config: Config) -> None:
+    """Take the data to a registered version on a cluster: all steps in one container, for they hand on files.
+
+    The gates are judged where the command was given, which is where the ledger lies.
+    """
+    _register_candidate(start.settled(config.model_copy(update={"root": Path.cwd()})))
+
+
+def _register_candidate(config: Config) -> Any:
     project, train, evaluate = config.project, config.train, config.evaluate
     data = data_steps.prepare_data()
     base = steps.evaluate_base(data=data, train=train, evaluate=evaluate, project=project)
     tuned = steps.tune(data=data, train=train, project=project, origin=start.identity(project, train))
-    candidate = steps.evaluate_candidate(data=data, tuned=tuned, train=train, evaluate=evaluate, project=project)
-    version = steps.register(data=data, tuned=tuned, base_report=base, candidate_report=candidate, config=config)
-    decision = steps.gate(version=version, config=config)
-    steps.promote(version=version, decision=decision, config=config)
+    report = steps.evaluate_candidate(data=data, tuned=tuned, train=train, evaluate=evaluate, project=project)
+    return steps.register(data=data, tuned=tuned, base_report=base, candidate_report=report, config=config)

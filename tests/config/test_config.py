@@ -69,7 +69,10 @@ def test_a_bad_file_is_named(tmp_path, file, text, told):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"profile": "smok"}, "no such profile; legal: gpu, qlora, scratch, smoke; did you mean smoke?"),
+        (
+            {"profile": "smok"},
+            "no such profile; legal: fsdp, gpu, gpus, nodes, qlora, scratch, smoke; did you mean smoke?",
+        ),
         ({"overrides": ["epochs"]}, "expected section.key=value"),
         ({"overrides": ["data.split.test=0.2"]}, "edit that file instead"),
     ],

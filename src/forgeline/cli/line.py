@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgeline.cli.options import Json, Profile, Set
+from forgeline.cli.options import Json, Profile, Set, Stack
 
 if TYPE_CHECKING:
     from forgeline.config import Config
+    from forgeline.data.versions import DataVersion
+    from forgeline.registry.gates import Verdict
+    from forgeline.registry.versions import Version
 
 UNCHANGED, REFUSED = 3, 4
 REASON = "data, configuration and library are those of the last run"
@@ -23,6 +26,7 @@ def run(
         typer.Option("--if-changed", help="Run only if data, configuration or library changed since the last run."),
     ] = False,
     deploy: Annotated[bool, typer.Option(help="Serve the champion when the gates have passed.")] = True,
+    stack: Stack = None,
     as_json: Json = False,
 ) -> None:
     """Walk the whole line: data, base score, tune, score, register, gates, promote, deploy.
@@ -35,7 +39,7 @@ def run(
     config = _enter(profile, set_)
     with reserved(as_json):
         result = _unchanged(config, deploy=deploy) if if_changed else None
-        result = result or _walk(config, deploy=deploy)
+        result = result or _walk(config, stack, deploy=deploy)
     if as_json:
         emit(result)
     else:
@@ -43,9 +47,9 @@ def run(
     raise typer.Exit({"unchanged": UNCHANGED, "refused": REFUSED}.get(result["action"], 0))
 
 
-def train(profile: Profile = None, set_: Set = None, as_json: Json = False) -> None:
+def train(profile: Profile = None, set_: Set = None, stack: Stack = None, as_json: Json = False) -> None:
     """Walk the training line only: the champion may change, what is deployed does not."""
-    run(profile, set_, deploy=False, as_json=as_json)
+    run(profile, set_, deploy=False, stack=stack, as_json=as_json)
 
 
 def evaluate(
@@ -104,17 +108,14 @@ def _unchanged(config: Config, *, deploy: bool) -> dict[str, Any] | None:
     return summary.gather(config, "unchanged", REASON, data)
 
 
-def _walk(config: Config, *, deploy: bool) -> dict[str, Any]:
+def _walk(config: Config, stack: str | None, *, deploy: bool) -> dict[str, Any]:
     """Run the training line and, if its version was promoted, the deployment line; return what was done."""
     from forgeline.cli import summary
     from forgeline.registry import versions
     from forgeline.registry.fingerprint import fingerprint
-    from pipelines.training import training
 
-    steps = training(config=config).steps
-    data = steps["prepare_data"].output.load()
+    data, version, verdicts, promoted = _train_on(config, stack) if stack else _train(config)
     versions.set_fingerprint(config.project, fingerprint(config, data))
-    version, promoted = steps["register"].output.load(), steps["promote"].output.load()
     if promoted and deploy:
         _deploy(config, version.number)
     return summary.gather(
@@ -123,8 +124,28 @@ def _walk(config: Config, *, deploy: bool) -> dict[str, Any]:
         "every gate passed" if promoted else "a gate did not pass; the champion stays as it was",
         data,
         version.number,
-        steps["gate"].output.load().verdicts,
+        verdicts,
     )
+
+
+def _train(config: Config) -> tuple[DataVersion, Version, list[Verdict], bool]:
+    from pipelines.training import training
+
+    steps = training(config=config).steps
+    data, version = steps["prepare_data"].output.load(), steps["register"].output.load()
+    return data, version, steps["gate"].output.load().verdicts, steps["promote"].output.load()
+
+
+def _train_on(config: Config, stack: str) -> tuple[DataVersion, Version, list[Verdict], bool]:
+    """Make the candidate on a stack, and take the decision here, where the ledger is."""
+    from forgeline.registry import evidence, promotion
+    from forgeline.registry.gates import judge
+    from pipelines import stacks
+
+    steps = stacks.run(config, stack).steps
+    data, version = steps["prepare_data"].output.load(), steps["register"].output.load()
+    verdicts = judge(config.policy, evidence.gather(config, version))
+    return data, version, verdicts, promotion.promote(config, version, verdicts)
 
 
 def _deploy(config: Config, version: int) -> None:

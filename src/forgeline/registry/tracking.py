@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from forgeline.config.schema import Project
 from forgeline.data.versions import DataVersion
+from forgeline.errors import RegistryError
 from forgeline.evaluation.report import Report
 from forgeline.registry.datasets import CONTEXTS, SplitDataset
 
@@ -26,9 +27,24 @@ CURVE_SECONDS = 2.0  # between two writes of a curve: one takes several millisec
 
 def connect(project: Project) -> MlflowClient:
     """Point MLflow at the project's store and return a client; `MLFLOW_TRACKING_URI` has the last word."""
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", project.stores.mlflow))
+    mlflow.set_tracking_uri(_address(project))
     mlflow.set_experiment(project.name)
     return MlflowClient()
+
+
+def environment(project: Project) -> dict[str, str]:
+    """Return the variables with which a process on another machine uses the project's store.
+
+    Raises:
+        RegistryError: if the store is a file of this machine.
+    """
+    address = _address(project)
+    if not address.startswith(("http://", "https://")):
+        raise RegistryError(
+            f"Another machine cannot reach {address}: start `mlflow server` where it can, and set MLFLOW_TRACKING_URI, "
+            "or stores.mlflow in configs/project.yaml, to its URL."
+        )
+    return {"MLFLOW_TRACKING_URI": address}
 
 
 @contextmanager
@@ -164,6 +180,10 @@ def _training_run(run: mlflow.entities.Run) -> TrainingRun:
         **{name: metrics.get(f"cost_{name}") for name in ("kwh", "peak_memory_gb", "money")},
         **{name: tags.get(f"forgeline.cost.{name}") for name in ("currency", "machine")},
     )
+
+
+def _address(project: Project) -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI", project.stores.mlflow)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

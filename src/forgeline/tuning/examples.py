@@ -39,6 +39,8 @@ def read_examples(
             f"train.max_tokens={config.max_tokens} (the longest has {longest}): raise it as far as the model's "
             "context allows, or set train.overlong=drop to leave them out."
         )
+    if len(fitting) < len(examples):
+        print(f"{path}: {len(examples) - len(fitting)} records longer than train.max_tokens are left out")
     return list(fitting.values()), list(fitting)
 
 

@@ -33,11 +33,10 @@ class Judged(Example):
 
 @dataclass(frozen=True)
 class Judgements:
-    """The examples of a split, the ids of their records, and how many were left out for what reason."""
+    """The examples of a split, and the ids of their records."""
 
     examples: list[Judged]
     ids: list[str]
-    left_out: dict[str, int]
 
 
 def read_judged(path: Path, tokenizer: Any, config: Train, limit: int | None, seed: int) -> Judgements:
@@ -70,8 +69,10 @@ def read_judged(path: Path, tokenizer: Any, config: Train, limit: int | None, se
             f"{path}: {len(overlong)} of {len(examples)} records are longer than train.max_tokens="
             f"{config.max_tokens} (the first is {overlong[0]}): raise it, or leave them out with train.overlong=drop."
         )
-    left_out = {"equal_pairs": len(records) - len(telling), "overlong_records": len(overlong)}
-    return Judgements(list(fitting.values()), list(fitting), left_out)
+    for count, what in ((len(records) - len(telling), "equal pairs"), (len(overlong), "records that are too long")):
+        if count:
+            print(f"{path}: {count} {what} are left out")
+    return Judgements(list(fitting.values()), list(fitting))
 
 
 def _pairs(path: Path, records: list[Record]) -> list[Record]:

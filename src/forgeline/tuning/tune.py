@@ -57,9 +57,8 @@ def work(job: Job, team: Team, log: Log) -> None:
     from forgeline.tuning.loop import Loop
 
     config, folder = job.config, job.folder
-    base = (
-        new_model(config, job.train, job.root, job.seed) if config.method == "scratch" else load_base(config, job.root)
-    )
+    scratch = config.method == "scratch"
+    base = new_model(config, job.train, job.root, job.seed) if scratch else load_base(config, job.root)
     _fits_context(config, base)
     objective, ids = _objective(job, base)
     team.shard(objective.model)
