@@ -39,7 +39,7 @@ def test_all_faults_are_told_at_once_with_place_key_legal_values_and_nearest_key
         load(PROJECT, overrides=overrides)
     message = str(told.value)
     assert "4 faults" in message
-    assert "--set train.epoch=1: train.epoch: unknown key; legal: model, lora" in message
+    assert "--set train.epoch=1: train.epoch: unknown key; legal: method, model" in message
     assert "did you mean epochs?" in message
     assert "'auto', 'bfloat16' or 'float32'; found 'bfloat'; did you mean bfloat16?" in message
     assert "evaluate.confidence: input should be less than 1; found 3" in message
