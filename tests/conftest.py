@@ -18,7 +18,7 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
 
 from forgeline.config import Config, load
-from forgeline.models import LanguageModel, load_base
+from forgeline.models import LanguageModel, base_folder, load_base
 
 PROJECT = Path(__file__).parent.parent
 
@@ -95,3 +95,18 @@ def config() -> Config:
 def base(config: Config) -> LanguageModel:
     """The real base model in float32."""
     return load_base(config.train, PROJECT)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small random model with the real tokenizer, for tests of what happens around a training."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = AutoTokenizer.from_pretrained(base_folder(load(PROJECT).train.model, PROJECT))
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "tie_word_embeddings": True}
+    set_seed(1)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **special)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -12,7 +12,6 @@ import pytest
 from forgeline.config import load
 from forgeline.config.schema import Sweep
 from forgeline.errors import TuningError
-from forgeline.models import base_folder
 from forgeline.records import write_jsonl
 from forgeline.tuning.sweep import best_first, search
 
@@ -26,17 +25,10 @@ TRIALS = 7  # five at random, two that the estimator proposes
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    """A folder with a tiny random model that has the real tokenizer, and rows to train it on."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
-
+def scene(tiny_model, tmp_path_factory):
+    """A folder with a tiny model and rows to train it on."""
     folder = tmp_path_factory.mktemp("scene")
-    tokenizer = AutoTokenizer.from_pretrained(base_folder(load(PROJECT).train.model, PROJECT))
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "tie_word_embeddings": True}
-    set_seed(1)
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **special)).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    (folder / "model").symlink_to(tiny_model)
     for split, numbers in {"train": range(24), "validation": range(24, 30)}.items():
         rows = (
             {
@@ -55,8 +47,8 @@ def scene(tmp_path_factory):
 
 def sweep(scene, folder, space=SPACE, trials=TRIALS):
     """Search to the end; return the trials, and the steps that were logged of each that trained."""
-    source = [f"train.model.source={scene / 'model'}", "train.model.license=none"]
-    config = load(PROJECT, overrides=[*source, "train.dtype=float32", "train.batch_size=8", "train.checkpoint_steps=1"])
+    overrides = [f"train.model.source={scene / 'model'}", "train.dtype=float32", "train.batch_size=8"]
+    config = load(PROJECT, overrides=[*overrides, "train.checkpoint_steps=1"])
     steps = {}
 
     @contextmanager

@@ -37,7 +37,7 @@ def sweep(profile: Profile = None, set_: Set = None, as_json: Json = False) -> N
             *(trial.values[key] for key in keys),
             f"{trial.loss:.4f}" if trial.tuned else "",
             f"{trial.tuned.seconds / 60:.1f}" if trial.tuned else "",
-            trial.reason or trial.state,
+            f"failed: {trial.reason}" if trial.reason else trial.state,
         )
         for trial in searched.trials
     ]

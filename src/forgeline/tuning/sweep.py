@@ -49,7 +49,7 @@ class Trial(BaseModel):
         values = ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in self.values.items())
         if self.tuned:
             return f"{values}: validation loss {self.loss:.3f} in {self.tuned.seconds / 60:.1f} min"
-        return f"{values}: {self.reason or self.state}"
+        return f"{values}: {self.state}{f': {self.reason}' if self.reason else ''}"
 
 
 Watch = Callable[[Trial], AbstractContextManager[Log]]
