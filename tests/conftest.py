@@ -98,8 +98,8 @@ def base(config: Config) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
-def tiny(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The configuration with a random llama of 3 million weights as its base: a step takes milliseconds."""
+def tiny_model(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random llama of 3 million weights with the real tokenizer: a step takes milliseconds."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -111,4 +111,10 @@ def tiny(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **heads, **ends)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return load(PROJECT, overrides=["train.dtype=float32", f"train.model.source={folder}"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_model: Path) -> Config:
+    """The configuration with the tiny model as its base, in float32."""
+    return load(PROJECT, overrides=["train.dtype=float32", f"train.model.source={tiny_model}"])

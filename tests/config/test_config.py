@@ -47,6 +47,42 @@ def test_all_faults_are_told_at_once_with_place_key_legal_values_and_nearest_key
 
 
 @pytest.mark.parametrize(
+    ("key", "values", "told"),
+    [
+        (
+            "train.learning_rat",
+            "[1.0e-3]",
+            "train.learning_rat: unknown key; legal: method, .*; did you mean learning_ra",
+        ),
+        ("train.lora.rnk", "[8]", "train.lora.rnk: unknown key; legal: rank, alpha, .*; did you mean rank"),
+        ("learning_rate", "[1.0e-3]", "only keys of train can be searched; did you mean train.learning_rate"),
+        ("evaluate.batch_size", "[8]", "only keys of train can be searched; did you mean train.batch_size"),
+        ("train.epochs", "[1, 0]", "train.epochs: input should be greater than or equal to 1; found 0"),
+        ("train.epochs", "{low: 1, high: 2.5}", "train.epochs: input should be a valid integer.*; found 2.5"),
+        ("train.warmup", "{low: 0, high: 2}", "train.warmup: input should be less than or equal to 1; found 2.0"),
+        ("train.method", "[lora, lorra]", "found 'lorra'; did you mean lora"),
+        ("train.patience", "[2]", "patience counts validations: set validate_steps too"),
+        ("train.epochs", "3", "train.epochs: input should be a valid dictionary or instance of Range; found 3"),
+        ("train.epochs", "{low: 1, hih: 2}", "unknown key; legal: low, high, log; did you mean high"),
+        ("train.warmup", "{low: 0, high: 1, log: true}", "low must be below high, and above 0 on a logarithmic scale"),
+        ("train.epochs", "[]", "list should have at least 1 item"),
+    ],
+)
+def test_a_search_space_that_would_fail_at_trial_7_is_told_at_once(key, values, told):
+    with pytest.raises(ConfigError, match=f"--set sweep.space.*{told}"):
+        load(PROJECT, overrides=[f"sweep.space={{{key}: {values}}}"])
+
+
+def test_a_search_space_takes_what_the_key_takes():
+    overrides = ["sweep.space.train.max_examples=[500, null]", "sweep.space.train.lora.targets=[all-linear, [q_proj]]"]
+    space = load(PROJECT, overrides=overrides).sweep.space
+    assert space["train.max_examples"] == [500, None]
+    assert space["train.lora.targets"] == ["all-linear", ["q_proj"]]
+    assert space["train.batch_size"] == [8, 16, 32]  # the file's
+    assert load(PROJECT, overrides=overrides).digest() == load(PROJECT).digest()  # which shapes no version
+
+
+@pytest.mark.parametrize(
     ("file", "text", "told"),
     [
         ("train", None, "configs/train.yaml: the file is missing"),

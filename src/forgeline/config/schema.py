@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from forgeline.lineage import value_digest
 
@@ -490,7 +490,7 @@ class Cost(Section):
 
 
 class Range(Section):
-    """Values from low to high, on a logarithmic scale with `log`; whole numbers if both ends are."""
+    """Values from low to high, on a logarithmic scale with `log`; whole numbers where the key takes no others."""
 
     low: float
     high: float
@@ -503,12 +503,22 @@ class Range(Section):
         return self
 
 
+# Brackets mark a branch of a union: the path in a message leaves them out.
+Choice = Annotated[
+    Annotated[Range, Tag("[range]")] | Annotated[list[Any], Tag("[values]"), Field(min_length=1)],
+    Discriminator(lambda given: "[values]" if isinstance(given, list) else "[range]"),
+]
+
+
 class Sweep(Section):
-    """A search for the train settings with the lowest validation loss. `space` is by dotted key, as in --set."""
+    """A search for the train settings with the lowest validation loss.
+
+    `space` holds, by dotted key as in --set, the values to try: a range, or a list.
+    """
 
     trials: Positive = 12
     seed: int = 17
-    space: Annotated[dict[str, Range | list[bool | int | float | str]], Field(min_length=1)]
+    space: Annotated[dict[str, Choice], Field(min_length=1)]
 
 
 # evaluate.yaml: how candidates are scored

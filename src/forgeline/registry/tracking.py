@@ -17,12 +17,13 @@ from pydantic import BaseModel
 
 from forgeline.config.schema import Project
 from forgeline.data.versions import DataVersion
-from forgeline.errors import RegistryError
+from forgeline.errors import ForgelineError, RegistryError
 from forgeline.evaluation.report import Report
 from forgeline.registry.datasets import CONTEXTS, SplitDataset
 
 SYSTEM_METRICS_SECONDS = 5
 CURVE_SECONDS = 2.0  # between two writes of a curve: one takes several milliseconds, however many points it has
+REASON = "forgeline.reason"  # why a run failed
 
 
 def connect(project: Project) -> MlflowClient:
@@ -48,23 +49,37 @@ def environment(project: Project) -> dict[str, str]:
 
 
 @contextmanager
-def run(project: Project, name: str, key: str, tags: Mapping[str, str]) -> Iterator[Run]:
+def run(project: Project, name: str, key: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[Run]:
     """Open the MLflow run of a piece of work, the same one again if that work was interrupted.
+
+    A run that an error ends has its sentence as a tag.
 
     Args:
         project: names the experiment and the store.
         name: what the UI shows.
         key: the digest of everything that determines the work.
         tags: written on the run, beside its key.
+        parent: the id of the open run that this one is a part of.
     """
     client = connect(project)
     run_id = find(client, project, key)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-    with mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True) as active:
+    with mlflow.start_run(
+        run_id=run_id,
+        run_name=None if run_id else name,
+        nested=parent is not None,
+        parent_run_id=parent,
+        log_system_metrics=True,
+    ) as active:
         mlflow.set_tags({**tags, "forgeline.key": key})
+        if REASON in active.data.tags:
+            mlflow.delete_tag(REASON)  # taken up again
         opened = Run(client, active.info.run_id, project)
         try:
             yield opened
+        except ForgelineError as error:
+            mlflow.set_tag(REASON, str(error))
+            raise
         finally:
             opened.flush()
 
