@@ -15,7 +15,7 @@ from forgeline.data.versions import DataVersion
 from forgeline.lineage import value_digest
 from forgeline.registry import tracking
 from forgeline.tuning import sweep as sweeps
-from forgeline.tuning.tune import Log
+from forgeline.tuning.job import Log
 from steps import cache
 
 SWEEPS = cache.WORK / "sweeps"

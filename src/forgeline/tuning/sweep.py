@@ -15,8 +15,9 @@ from forgeline.config.schema import Range, Sweep, Train
 from forgeline.errors import ModelError, TuningError
 from forgeline.lineage import value_digest
 from forgeline.records import write_json
+from forgeline.tuning.job import Log
 from forgeline.tuning.result import TunedModel
-from forgeline.tuning.tune import Log, tune
+from forgeline.tuning.tune import tune
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
