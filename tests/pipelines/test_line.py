@@ -75,7 +75,7 @@ def test_the_run_says_what_training_cost_and_shows_its_curves(smoke_project):
 
 def test_a_new_price_does_not_train_again(smoke_project):
     priced = ["--set", "cost.prices.laptop=9", "--set", "cost.country=FRA"]
-    code, result, finished = answer(smoke_project, "run", "--profile", "smoke", *priced)
+    code, result, finished = answer(smoke_project, "train", "--profile", "smoke", *priced)
     assert (code, result["version"]) == (0, 1)
     assert "tuned on" not in finished.stderr
 

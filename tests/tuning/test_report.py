@@ -30,14 +30,14 @@ SPENT = Spent(
 )
 
 
-def tuned(steps: int) -> TunedModel:
+def tuned(steps: int, *, early: bool = False) -> TunedModel:
     numbers = {"tokens": 9000, "seconds": 60.0, "train_loss": 1.5, "validation_loss": 1.25}
-    return TunedModel(path="tuned", examples=40, steps=steps, **numbers)
+    return TunedModel(path="tuned", examples=40, steps=steps, stopped_early=early, **numbers)
 
 
 def keep(folder: Path, steps: int, validation: dict[int, float]) -> None:
     """Write a curve as the training loop does."""
-    with (folder / curve.FILE).open("w") as file:
+    with (folder / curve.NAME).open("w") as file:
         for step in range(1, steps + 1):
             point = {"step": step, "loss": 5 / step, "learning_rate": 1e-3, "grad_norm": 1.0}
             point |= {"tokens_per_second": 400.0, "memory_gb": 2.0}
@@ -90,7 +90,7 @@ def test_the_page_shows_the_run_and_needs_nothing_else(settings, tmp_path):
 
 def test_a_run_that_stopped_early_says_why(settings, tmp_path):
     keep(tmp_path, 8, {2: 1.5, 4: 1.25, 6: 1.3, 8: 1.4})
-    told = report.ending(tuned(4), settings, curve.read(tmp_path))
+    told = report.ending(tuned(8, early=True), settings, curve.by_step(tmp_path))
     assert "early at step 8 of 20 (2 epochs over 40 examples), because 2 validations" in told
     assert "below the 1.2500 of step 4" in told
 
@@ -98,12 +98,6 @@ def test_a_run_that_stopped_early_says_why(settings, tmp_path):
 def test_a_run_without_a_curve_or_a_price_still_has_its_page(settings, tmp_path):
     page = report.write(tmp_path, tuned(20), settings, None).read_text()
     assert "No curve was kept" in page and "What it cost" not in page
-
-
-def test_a_resumed_curve_holds_what_was_logged_last(tmp_path):
-    lines = ['{"step": 1, "loss": 3.0}', '{"step": 2, "loss": 9.0}', '{"step": 3, "lo', '{"step": 2, "loss": 2.0}']
-    (tmp_path / curve.FILE).write_text("\n".join([*lines, '{"step": 2, "validation_loss": 2.5}\n']))
-    assert curve.read(tmp_path) == {1: {"loss": 3.0}, 2: {"loss": 2.0, "validation_loss": 2.5}}
 
 
 def test_a_long_curve_is_thinned_but_keeps_its_peaks():

@@ -23,8 +23,11 @@ def save_tuned(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any]
 
     partial = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
-    # The base's embeddings are no part of an adapter; peft would ask a hub whether they were changed.
-    options: dict[str, Any] = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
+    options: dict[str, Any] = {}
+    if isinstance(model, PeftModel):
+        # The base's embeddings are no part of an adapter; peft would ask a hub whether they were changed.
+        # Nor is what preference tuning keeps close to, which is an adapter beside the one that is trained.
+        options = {"save_embedding_layers": False, "selected_adapters": ["default"]}
     if weights is not None:
         options["state_dict"] = weights
     try:

@@ -26,7 +26,7 @@ from forgeline.errors import TuningError
 from forgeline.records import write_json
 
 FILE = "spent.json"
-SECONDS = 2.0  # between two looks: a kill loses no more of the account, and a look takes 2 ms
+SECONDS = 2.0  # between two looks: a kill loses no more of the account, and a look takes 3 ms
 GB = 1e9
 
 

@@ -55,14 +55,13 @@ def ending(tuned: TunedModel, config: Train, points: Curve) -> str:
     """Return in a sentence whether the run took all its steps, or stopped early and why."""
     planned = math.ceil(tuned.examples / config.batch_size) * config.epochs
     losses = [(step, metrics["validation_loss"]) for step, metrics in points.items() if "validation_loss" in metrics]
-    last = max(points, default=tuned.steps)
     whole = f"{config.epochs} epoch{'s' * (config.epochs > 1)} over {count(tuned.examples)} examples"
-    if config.patience is None or last >= planned or not losses:
+    if not tuned.stopped_early:
         return f"Finished: all {count(planned)} steps of {whole}."
     best_step, best = min(losses, key=lambda point: point[1])
     return (
-        f"Stopped early at step {count(last)} of {count(planned)} ({whole}), because {config.patience} validations in "
-        f"a row brought no loss below the {best:.4f} of step {count(best_step)}; the weights of that step were kept."
+        f"Stopped early at step {count(tuned.steps)} of {count(planned)} ({whole}), because {config.patience} "
+        f"validations in a row brought no loss below the {best:.4f} of step {count(best_step)}; the weights of that step were kept."
     )
 
 
