@@ -61,7 +61,8 @@ def ending(tuned: TunedModel, config: Train, points: Curve) -> str:
     best_step, best = min(losses, key=lambda point: point[1])
     return (
         f"Stopped early at step {count(tuned.steps)} of {count(planned)} ({whole}), because {config.patience} "
-        f"validations in a row brought no loss below the {best:.4f} of step {count(best_step)}; the weights of that step were kept."
+        f"validations in a row brought no loss below the {best:.4f} of step {count(best_step)}; the weights of that "
+        "step were kept."
     )
 
 
