@@ -429,7 +429,7 @@ class Train(Section):
 
     method: Method = "lora"
     model: Model
-    start: str | None = None
+    start: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None  # a number is a version
     lora: Lora = Lora()
     quantization: Literal["nf4", "int8"] = "nf4"  # of the base weights under qlora
     scratch: Scratch = Scratch()
