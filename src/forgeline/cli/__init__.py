@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from forgeline.cli import data, decisions, line, live, project
+from forgeline.cli import data, decisions, line, live, models, project
 from forgeline.errors import ForgelineError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 VERBS: tuple[Callable[..., None], ...] = (
     *(project.validate, project.doctor),
     *(line.run, line.train, line.evaluate),
+    models.models,
     *(decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop),
     *(decisions.lineage, decisions.ledger),
