@@ -76,7 +76,8 @@ def fit(
 
 def _parts(train: Train) -> list[int]:
     """Return the sizes that a batch may be cut to, largest first."""
-    rows = train.batch_size
+    team = train.distributed.processes * train.distributed.nodes
+    rows = math.ceil(train.batch_size / team)  # of this process
     if train.micro_batch != "auto":
         return [min(train.micro_batch, rows)]
     return sorted({math.ceil(rows / pieces) for pieces in range(1, rows + 1)}, reverse=True)

@@ -22,12 +22,13 @@ QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 KEPT_SCORES = 1024
 # Bytes of the vocabulary's scores, their exponentials and gradients that exist at once.
 SCORES = {"cpu": 64e6, "cuda": 1.1e9}
-# Bytes that the libraries take once they work, and what the allocator wastes of a byte of activations:
-# batches of other sizes leave holes, on a processor more of them in float32 (benchmarks/memory_estimate.py).
-LIBRARIES = {"cpu": 0.25e9, "cuda": 0.6e9}
-WASTE = {("cpu", "float32"): 0.55, ("cpu", "bfloat16"): 0.25, ("cuda", "float32"): 0.08, ("cuda", "bfloat16"): 0.08}
+# Bytes that the libraries take once they work, and what the allocator wastes of a byte of activations: batches
+# of other sizes leave holes (benchmarks/memory_estimate.py).
+LIBRARIES, WASTE = {"cpu": 0.25e9, "cuda": 0.6e9}, {"cpu": 0.3, "cuda": 0.08}
 WHOLE = frozenset({"full", "scratch"})
 PREFERENCES = frozenset({"dpo", "kto"})
+# Architectures whose gated layers are one node (tuning/fused.py), which computes the activation again.
+FUSED = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 BLOCK = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -38,6 +39,7 @@ class Shape:
     Norms and biases, below a thousandth of all weights, are left out.
     """
 
+    type: str
     layers: int
     hidden: int
     intermediate: int
@@ -60,6 +62,7 @@ class Shape:
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         embeddings = text.vocab_size * text.hidden_size * (1 if text.tie_word_embeddings else 2)
         return Shape(
+            type=text.model_type,
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
             intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
@@ -74,7 +77,7 @@ class Shape:
     @staticmethod
     def of_entry(sizes: Architecture) -> Shape:
         """Return the shape that a catalogue entry states."""
-        values = {name: value for name, value in sizes.model_dump().items() if name != "type"}
+        values = sizes.model_dump()
         shape = Shape(**values, linear=0)
         block = sum(rows * columns for rows, columns in (shape.widths[name] for name in BLOCK))
         return Shape(**values, linear=shape.layers * block)
@@ -106,9 +109,10 @@ class Shape:
         }
 
     def targets(self, train: Train) -> list[tuple[int, int]]:
-        """Inputs and outputs of each layer of a block that an adapter stands beside."""
-        named = BLOCK if train.lora.targets == "all-linear" else train.lora.targets
-        return [self.widths[name] for name in named if name in self.widths]
+        """Inputs and outputs of each layer of a block that an adapter stands beside; of all if a name is unknown."""
+        named = train.lora.targets
+        known = named != "all-linear" and set(named) <= self.widths.keys()
+        return [self.widths[name] for name in (named if known else BLOCK)]
 
     def trained(self, train: Train) -> int:
         """Return how many weights a method trains."""
@@ -185,8 +189,8 @@ def training_memory(
     weights: float = matrices * shape.linear + size * shape.embeddings
     if train.method not in WHOLE:
         weights += size * trained
-    optimizer: float = (4 + 8) * trained  # float32 masters, two moments of AdamW
-    gradients: float = (4 + size) * trained  # of the weights, and in float32 of the masters
+    optimizer: float = (8 if size == 4 else 4 + 8) * trained  # two moments of AdamW, and float32 copies of others
+    gradients: float = size * trained
     if train.distributed.strategy == "fsdp":
         processes = train.distributed.processes * train.distributed.nodes
         gathered = 2 * size * shape.linear / shape.layers
@@ -200,20 +204,20 @@ def training_memory(
         scores = batch.tokens * shape.vocabulary * (size + 2 * 4)
     elif train.method in WHOLE:
         scores += 2 * 4 * shape.vocabulary * shape.hidden  # the head's own gradient, and its scaled copy
-    overhead = LIBRARIES[device] + WASTE[device, precision] * activations
+    overhead = LIBRARIES[device] + WASTE[device] * activations
     return Memory(weights, optimizer, gradients, activations, scores, overhead)
 
 
 def _kept(shape: Shape, train: Train, batch: Batch, device: Device, size: int) -> float:
     """Return the bytes that one block keeps for the backward pass."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    # Inputs and outputs of two norms; queries and what they found; gate, its activation, up and their product.
-    token = size * (4 * shape.hidden + 2 * queries + 4 * shape.intermediate + train.lora.rank * len(BLOCK))
-    if train.method not in WHOLE and (train.lora.dropout > 0 or train.method in {"dora", "qlora"} | PREFERENCES):
-        # Not fused: each adapter keeps its thinned input and a mask, or the outputs that it scales.
+    # Inputs and outputs of two norms; queries and what they found; gate, up and their product, and gate activated.
+    wide = 3 if shape.type in FUSED else 4
+    token = size * (4 * shape.hidden + 2 * queries + wide * shape.intermediate + train.lora.rank * len(BLOCK))
+    if train.method not in WHOLE:
         inputs, outputs = (sum(side) for side in zip(*shape.targets(train), strict=True))
-        token += (size + 1) * inputs if train.lora.dropout else 0
-        token += 2 * size * outputs if train.method == "dora" else 0
+        token += (size + 1) * inputs if train.lora.dropout else 0  # each adapter's thinned input, and a mask
+        token += 2 * size * outputs if train.method == "dora" else 0  # the two outputs that magnitudes scale
     kept = batch.tokens * token + 2 * size * batch.rows * batch.longest * keys
     if device == "cpu" and batch.longest <= KEPT_SCORES:
         own = batch.longest - batch.shared
