@@ -11,11 +11,17 @@ def validate(profile: Profile = None, set_: Set = None, as_json: Json = False) -
     """Check every file of configs/ and say all that is wrong with it at once."""
     from forgeline.cli.output import emit
     from forgeline.config import load
+    from forgeline.config.catalogue import permitted
 
     config = load(profile=profile, overrides=set_ or ())
+    license_, use = config.train.model.license, config.project.use
+    permission = config.train.method == "scratch" or permitted(config.licenses, license_, use)
     if as_json:
-        emit({"valid": True, "profile": profile, "digest": config.digest()})
+        emit({"valid": True, "profile": profile, "digest": config.digest(), "license_permits_use": permission})
     else:
+        if not permission:
+            found = "does not permit" if permission is False else "is not in configs/licenses.yaml, so nobody knows of"
+            print(f"note: the base model's licence {license_} {found} {use} use: a gate on it will not pass.")
         print(f"The configuration is valid (profile {profile or 'none'}, digest {config.digest()[:12]}).")
 
 

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from forgeline.config import catalogue
 from forgeline.config.schema import SECTIONS, Config, Sweep, Train
 from forgeline.errors import ConfigError
 
@@ -54,6 +55,8 @@ def load(root: Path | None = None, profile: str | None = None, overrides: Sequen
                 "edit that file instead"
             )
 
+    for where, values in layers:
+        _look_up_model(root, where, values, faults)
     merged: dict[str, Any] = {}
     for _, values in layers:
         merged = _merge(merged, values)
@@ -149,6 +152,19 @@ def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
         value = {key: value}
     nested: dict[str, Any] = value
     return nested
+
+
+def _look_up_model(root: Path, where: str, values: dict[str, Any], faults: list[str]) -> None:
+    """Put what the catalogue says in the place of a name, so that runs record the source and its licence."""
+    train = values.get("train")
+    if not isinstance(train, dict) or not isinstance(train.get("model"), str):
+        return
+    name = train["model"]
+    try:
+        train["model"] = catalogue.as_model(root, name)
+    except ConfigError as error:
+        faults += [f"{where}: train.model: {fault}" for fault in str(error).splitlines()]
+        train["model"] = {"source": name, "license": ""}
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

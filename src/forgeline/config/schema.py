@@ -465,24 +465,51 @@ class Train(Section):
         return self
 
 
+# licenses.yaml: what the licences of base models permit
+
+
+class License(Section):
+    """Whether a licence permits commercial use and research, and on which conditions, in a sentence."""
+
+    commercial: bool
+    research: bool
+    conditions: str
+
+
 # cost.yaml: what a run is charged for
+
+
+class Machine(Section):
+    """What estimates need of a machine: memory for training, and its rate of large matrix products (10^12 FLOP/s).
+
+    `utilisation` is the share of that rate that a training run reaches.
+    """
+
+    device: Literal["cpu", "cuda"] = "cuda"
+    memory_gb: Annotated[float, Field(gt=0)]
+    tflops: Annotated[float, Field(gt=0)]
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
 class Cost(Section):
     """Prices by the hour of the machines that runs may be on, the one in use, and where its power comes from.
 
-    `country` is an ISO 3166 three-letter code: it decides the carbon of a kilowatt-hour.
+    `machines` describes those that `forgeline models` estimates for without being on them. `country` is an
+    ISO 3166 three-letter code: it decides the carbon of a kilowatt-hour.
     """
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
     machine: str
     prices: dict[str, Annotated[float, Field(ge=0)]]
+    machines: dict[str, Machine] = {}
     country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "GBR"
 
     @model_validator(mode="after")
     def _machine_has_a_price(self) -> Cost:
         if self.machine not in self.prices:
             raise ValueError(f"prices has no {self.machine}: it has {', '.join(self.prices)}")
+        if unpriced := self.machines.keys() - self.prices.keys():
+            raise ValueError(f"machines without a price: {', '.join(sorted(unpriced))}")
         return self
 
 
@@ -598,12 +625,13 @@ class Config(Section):
     evaluate: Evaluate
     policy: Policy
     serve: Serve
+    licenses: dict[str, License]
     cost: Cost
     sweep: Sweep
 
     def digest(self) -> str:
         """Return the sha256 of every value that shapes a version, wherever the project lies."""
-        return value_digest(self.model_dump(mode="json", exclude={"root", "profile", "cost", "sweep"}))
+        return value_digest(self.model_dump(mode="json", exclude={"root", "profile", "licenses", "cost", "sweep"}))
 
 
-SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve", "cost", "sweep")
+SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve", "licenses", "cost", "sweep")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from forgeline.config.schema import Config
+from forgeline.config.catalogue import permitted
+from forgeline.config.schema import Config, Train
 from forgeline.data.versions import DataVersion
 from forgeline.evaluation import Report, difference, evaluate
 from forgeline.evaluation.bootstrap import Estimate
@@ -48,7 +49,26 @@ def gather(config: Config, version: versions.Version) -> Evidence:
         "data_card": float(data.data_card),
         **data.bias,
     }
-    return Evidence(values=values, differences=differences, champion=champion.number if champion else None)
+    permission, note = _permission(config, versions.train_settings(project, version))
+    if permission is not None:
+        values["license_permits_use"] = float(permission)
+    return Evidence(
+        values=values,
+        differences=differences,
+        champion=champion.number if champion else None,
+        notes={"license_permits_use": note},
+    )
+
+
+def _permission(config: Config, train: Train) -> tuple[bool | None, str]:
+    """Return whether the base model's licence permits the use case, None if unknown, and what was looked at."""
+    use, name = config.project.use, train.model.license
+    if train.method == "scratch":
+        return True, "a model of our own, without a base"
+    permission = permitted(config.licenses, name, use)
+    if permission is None:
+        return None, f"the licence {name} of {train.model.source} is not in configs/licenses.yaml"
+    return permission, f"{name}, for {use} use"
 
 
 def _champion_report(config: Config, champion: versions.Version, test_digest: str, data: DataVersion) -> Report:

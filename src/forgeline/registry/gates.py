@@ -17,12 +17,14 @@ Outcome = Literal["pass", "fail", "unknown"]
 class Evidence(BaseModel):
     """What is known of a candidate. `differences` has a key only for what it was compared with.
 
-    A `champion` of None says that there is none yet; a champion without differences is a gap.
+    A `champion` of None says that there is none yet; a champion without differences is a gap. `notes` say
+    of a value what it is about, for verdicts.
     """
 
     values: dict[str, Estimate | float]
     differences: dict[str, dict[str, Estimate]]
     champion: int | None
+    notes: dict[str, str] = {}
 
 
 class Verdict(BaseModel):
@@ -60,15 +62,16 @@ def _judge(name: str, gate: Gate, evidence: Evidence) -> Verdict:
     what = f"{gate.evidence} against {gate.against}" if gate.against else gate.evidence
     limits = [("at least", gate.min), ("at most", gate.max)]
     bounds = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+    note = f" ({evidence.notes[gate.evidence]})" if gate.evidence in evidence.notes else ""
     if found is None:
         compared = gate.against is not None and gate.against in evidence.differences
         why = ": their tokens are not the same" if compared and gate.evidence in BY_TOKEN else ""
-        return Verdict(gate=name, outcome="unknown", reason=f"no evidence of {what}{why}")
+        return Verdict(gate=name, outcome="unknown", reason=f"no evidence of {what}{why}{note}")
     if not gate.confident:
         value = found.value if isinstance(found, Estimate) else found
         shown = str(found) if isinstance(found, Estimate) else f"{found:g}"
         outcome = "pass" if _within(gate, value, value) else "fail"
-        return Verdict(gate=name, outcome=outcome, reason=f"{what} is {shown}; must be {bounds}")
+        return Verdict(gate=name, outcome=outcome, reason=f"{what} is {shown}{note}; must be {bounds}")
     if not isinstance(found, Estimate):
         return Verdict(gate=name, outcome="unknown", reason=f"{what} has no confidence interval")
     if _within(gate, found.low, found.high):
