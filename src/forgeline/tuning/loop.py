@@ -32,7 +32,7 @@ class Loop:
         if self.state.tensors:
             self.descent.restore(self.state.tensors)
         size = job.config.batch_size
-        self.micro = size if job.config.micro_batch == "auto" else min(job.config.micro_batch, size)
+        self.micro = size if job.config.micro_batch == "auto" else job.config.micro_batch
         self._log = log
         self._curve = Curve(job.folder, self.state.step) if team.leads else None
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgeline.config.schema import Train
 from forgeline.errors import DataError, TuningError
 from forgeline.models import LanguageModel
 from forgeline.tuning.job import Job
-from forgeline.tuning.judged import Judged, read_judged
+from forgeline.tuning.judged import Judged, Judgements, read_judged
 from forgeline.tuning.methods import with_adapter
 from forgeline.tuning.team import Team
 
@@ -34,18 +35,15 @@ class Preferences:
     they begin with `validation_`.
     """
 
-    def __init__(self, job: Job, base: LanguageModel) -> None:
-        """Read both splits and put TRL's loss around the adapted model.
+    def __init__(self, config: Train, base: LanguageModel, learned: Judgements, held_out: Judgements, job: Job) -> None:
+        """Put TRL's loss around the adapted model.
 
         Raises:
-            DataError: if a split holds nothing the method can learn from.
-            TuningError: if the settings do not go with the method, or a record is too long.
+            DataError: if the method cannot learn from what is there.
+            TuningError: if the settings do not go with the method.
             ModelError: if the start is not an adapter of this base.
         """
-        config = job.config
         _check(config)
-        learned = read_judged(job.train, base.tokenizer, config, config.max_examples, job.seed)
-        held_out = read_judged(job.validation, base.tokenizer, config, VALIDATION_EXAMPLES, job.seed)
         kinds = Counter(example.label for example in learned.examples)
         if config.method == "kto" and len(kinds) == 1:
             raise DataError(
@@ -54,7 +52,6 @@ class Preferences:
             )
         from forgeline.tuning.rewards import Loss
 
-        self.ids = learned.ids
         self.examples: Sequence[Judged] = learned.examples
         self._held_out = held_out.examples
         self.model: Any = with_adapter(base.model, config, job.seed, job.root).train()
@@ -62,8 +59,14 @@ class Preferences:
             if weight.requires_grad:  # steps of preference tuning are too small for bfloat16
                 weight.data = weight.data.float()
         self._loss = Loss(config, base, self.model, self.examples, job.folder)
-        self._micro = config.batch_size if config.micro_batch == "auto" else config.micro_batch
+        self._micro = int(config.micro_batch)
         self._rewards: list[tuple[str, float, int]] = []
+
+    @staticmethod
+    def read(path: Path, base: LanguageModel, job: Job) -> Judgements:
+        """Return the judgements of a split; raise DataError if it holds none, TuningError if one is too long."""
+        limit = job.config.max_examples if path == job.train else VALIDATION_EXAMPLES
+        return read_judged(path, base.tokenizer, job.config, limit, job.seed)
 
     def batches(self, size: int, seed: int, epoch: int) -> list[list[Judged]]:
         """Return one epoch's batches, not sorted by length: that would part the liked from the disliked."""

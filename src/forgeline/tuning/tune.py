@@ -6,7 +6,9 @@ from pathlib import Path
 
 from forgeline.config.schema import Train
 from forgeline.errors import TuningError
-from forgeline.models import LanguageModel, load_base, save_tuned
+from forgeline.models import LanguageModel, base_folder, load_base, save_tuned
+from forgeline.models.load import outline
+from forgeline.models.prefix import shared_prefix
 from forgeline.records import write_json
 from forgeline.tuning import checkpoint
 from forgeline.tuning.examples import read_examples
@@ -14,6 +16,7 @@ from forgeline.tuning.job import Job, Log
 from forgeline.tuning.methods import trainable
 from forgeline.tuning.objective import Completions, Objective
 from forgeline.tuning.result import TunedModel
+from forgeline.tuning.room import Room
 from forgeline.tuning.scratch import new_model
 from forgeline.tuning.team import Team
 from forgeline.tuning.watch import exhausted
@@ -56,13 +59,12 @@ def work(job: Job, team: Team, log: Log) -> None:
     """Do this process's part of a job; the leader writes `result.json` when all is done."""
     from forgeline.tuning.loop import Loop
 
-    config, folder = job.config, job.folder
-    scratch = config.method == "scratch"
-    base = new_model(config, job.train, job.root, job.seed) if scratch else load_base(config, job.root)
-    _fits_context(config, base)
-    objective, ids = _objective(job, base)
+    folder, room = job.folder, Room.of(job.config)
+    base = _base(job, room)
+    _fits_context(job.config, base)
+    objective, ids, config = _objective(job, base, room)
     team.shard(objective.model)
-    loop = Loop(objective, job, team, log)
+    loop = Loop(objective, job.model_copy(update={"config": config}), team, log)
     state = loop.run()
     weights = loop.descent.whole_weights() if team.shards else None
     if not team.leads:
@@ -84,17 +86,30 @@ def work(job: Job, team: Team, log: Log) -> None:
     checkpoint.clear(folder)
 
 
-def _objective(job: Job, base: LanguageModel) -> tuple[Objective, list[str]]:
-    """Return what a method descends, and the ids of the records it learns from."""
+def _base(job: Job, room: Room) -> LanguageModel:
+    """Return the model to train, once its weights are known to fit."""
+    config = job.config
+    if config.method == "scratch":
+        return new_model(config, job.train, job.root, job.seed)
+    outlined = outline(base_folder(config.model, job.root), trust_remote_code=config.model.trust_remote_code)
+    room.cut(outlined.config, config, [1], 0)
+    return load_base(config, job.root)
+
+
+def _objective(job: Job, base: LanguageModel, room: Room) -> tuple[Objective, list[str], Train]:
+    """Return what a method descends, the ids of the records it learns from, and the settings cut to fit."""
     config = job.config
     if config.method in {"dpo", "kto"}:
         from forgeline.tuning.preference import Preferences
 
-        preferences = Preferences(job, base)
-        return preferences, preferences.ids
+        learned, unseen = (Preferences.read(path, base, job) for path in (job.train, job.validation))
+        config = room.cut(base.model.config, config, [len(example) for example in learned.examples], 0)
+        return Preferences(config, base, learned, unseen, job), learned.ids, config
     examples, ids = read_examples(job.train, base.tokenizer, config.max_examples, config, job.seed)
     held_out, _ = read_examples(job.validation, base.tokenizer, VALIDATION_EXAMPLES, config, job.seed)
-    return Completions(trainable(base.model, config, job.seed, job.root), examples, held_out), ids
+    shared = shared_prefix([example.prompt for example in examples])
+    config = room.cut(base.model.config, config, [len(example) for example in examples], shared)
+    return Completions(trainable(base.model, config, job.seed, job.root), examples, held_out), ids, config
 
 
 def _fits_context(config: Train, base: LanguageModel) -> None:
