@@ -58,15 +58,18 @@ def test_a_registered_stack_is_what_its_file_says(stacks: Any, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_zenml_imports_the_file_itself(stacks: Any, name: str) -> None:
+def test_zenml_imports_the_file_itself(stacks: Any, tmp_path: Path, name: str) -> None:
     from click.testing import CliRunner
     from zenml.cli.stack import import_stack
     from zenml.client import Client
 
-    path = PROJECT / "configs/stacks" / f"{name}.yaml"
-    done = CliRunner().invoke(import_stack, [f"imported-{name}", "--filename", str(path)])
+    path = tmp_path / "stack.yaml"  # with names of its own beside those that are registered
+    path.write_text((PROJECT / f"configs/stacks/{name}.yaml").read_text().replace("name: forgeline-", "name: other-"))
+    done = CliRunner().invoke(import_stack, [f"other-{name}", "--filename", str(path)])
     assert done.exit_code == 0, done.output
-    assert Client().get_stack(f"imported-{name}").components == Client().get_stack(name).components
+    imported, registered = (Client().get_stack(prefix + name).components for prefix in ("other-", ""))
+    for kind, (component,) in registered.items():
+        assert imported[kind][0].configuration == component.configuration
 
 
 @pytest.mark.parametrize("name", sorted(SDK))
