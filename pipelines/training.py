@@ -9,6 +9,7 @@ from zenml import pipeline
 from zenml.enums import ExecutionMode
 
 from forgeline.config import Config
+from forgeline.registry import start
 from steps import data as data_steps
 from steps import training as steps
 
@@ -16,6 +17,7 @@ from steps import training as steps
 @pipeline(name="training", execution_mode=ExecutionMode.FAIL_FAST)
 def training(config: Config) -> None:
     """Take the data to a champion, or to the reasons why not."""
+    config = start.settled(config)
     version = _register_candidate(config)
     decision = steps.gate(version=version, config=config)
     steps.promote(version=version, decision=decision, config=config)
@@ -27,13 +29,13 @@ def candidate(config: Config) -> None:
 
     The gates are judged where the command was given, which is where the ledger lies.
     """
-    _register_candidate(config.model_copy(update={"root": Path.cwd()}))
+    _register_candidate(start.settled(config.model_copy(update={"root": Path.cwd()})))
 
 
 def _register_candidate(config: Config) -> Any:
     project, train, evaluate = config.project, config.train, config.evaluate
     data = data_steps.prepare_data()
     base = steps.evaluate_base(data=data, train=train, evaluate=evaluate, project=project)
-    tuned = steps.tune(data=data, train=train, project=project)
+    tuned = steps.tune(data=data, train=train, project=project, origin=start.identity(project, train))
     report = steps.evaluate_candidate(data=data, tuned=tuned, train=train, evaluate=evaluate, project=project)
     return steps.register(data=data, tuned=tuned, base_report=base, candidate_report=report, config=config)

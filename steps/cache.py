@@ -13,6 +13,7 @@ from uuid import uuid4
 from zenml.config.cache_policy import CachePolicy
 
 from forgeline.lineage import code_digest
+from forgeline.models.template import templates_digest
 
 WORK = Path(".forgeline")
 
@@ -43,9 +44,12 @@ def bundling() -> str:
 
 
 def _project() -> str:
-    """Return this project's folder and an id that goes with its files: delete them, and nothing is reused."""
+    """Return this project's folder, an id that goes with its files, and its templates' digest.
+
+    Delete the files, and nothing is reused.
+    """
     mark = WORK / "id"
     if not mark.exists():
         WORK.mkdir(exist_ok=True)
         mark.write_text(uuid4().hex)
-    return f"{Path.cwd()}:{mark.read_text()}:"
+    return f"{Path.cwd()}:{mark.read_text()}:{templates_digest(Path.cwd())}:"

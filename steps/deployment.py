@@ -25,8 +25,8 @@ BUNDLES = cache.WORK / "bundles"
 def build_bundle(version: int, config: Config) -> Annotated[str, "bundle"]:
     """Make the immutable folder that is served; return its path."""
     registered = versions.get(config.project, str(version))
-    adapter = versions.tuned_folder(config.project, registered)
-    path = bundles.build(_as_trained(config, registered), adapter, registered.bundle_lineage(), BUNDLES)
+    tuned = versions.tuned_folder(config.project, registered)
+    path = bundles.build(_as_trained(config, registered), tuned, registered.bundle_lineage(), BUNDLES)
     print(f"bundle {path}")
     return str(path)
 

@@ -8,16 +8,18 @@ from typing import Annotated
 from pydantic import BaseModel
 from zenml import get_step_context, step
 
-from forgeline.config.schema import Config, Evaluate, Project, Train
+from forgeline.config.schema import Config, Cost, Evaluate, Project, Train
 from forgeline.data.versions import DataVersion
 from forgeline.evaluation import Report
 from forgeline.evaluation import evaluate as score
 from forgeline.lineage import value_digest
 from forgeline.models import load_base, load_tuned
-from forgeline.registry import evidence, promotion, tracking, versions
+from forgeline.registry import evidence, promotion, start, tracking, versions
 from forgeline.registry.gates import Verdict, judge
 from forgeline.tuning import TunedModel
+from forgeline.tuning import report as training_report
 from forgeline.tuning import tune as tune_model
+from forgeline.tuning.cost import charged
 from steps import cache
 
 EVALUATIONS = cache.WORK / "evaluations"
@@ -44,7 +46,8 @@ def evaluate_base(
     data: DataVersion, train: Train, evaluate: Evaluate, project: Project
 ) -> Annotated[str, "base_report"]:
     """Score the untouched base model; return its report's path."""
-    key = value_digest([data.hashes["test"], train.model.source, train.dtype, evaluate.digest(), cache.evaluation()])
+    settings = [train.model.model_dump(mode="json"), train.dtype, train.bits, evaluate.digest()]
+    key = value_digest([data.hashes["test"], *settings, cache.evaluation()])
     path = EVALUATIONS / f"base-{key[:16]}.json"
     if path.exists():  # new training rows leave the base model's score as it is
         return str(path)
@@ -58,27 +61,37 @@ def evaluate_base(
 
 
 @step(cache_policy=cache.cached(cache.tuning))
-def tune(data: DataVersion, train: Train, project: Project) -> Annotated[Tuned, "tuned"]:
-    """Tune the model, or go on with the training that was interrupted."""
-    key = value_digest([data.hashes, train.digest(), project.seed, cache.tuning()])
+def tune(data: DataVersion, train: Train, project: Project, origin: str | None) -> Annotated[Tuned, "tuned"]:
+    """Tune the model, or go on with the training that was interrupted; `origin` identifies what `train.start` names."""
+    key = value_digest([data.hashes, train.digest(), project.seed, cache.tuning(), *([origin] if origin else [])])
     folder = TUNING / key[:16]
     tags = {"forgeline.kind": "candidate", "forgeline.data": data.digest}
     with tracking.run(project, f"candidate-{key[:8]}", key, tags) as run:
         run.reads(data, "train")
         run.reads(data, "validation")
         run.params({"train": train.model_dump(mode="json"), "seed": project.seed})
-        model = tune_model(
-            train,
-            Path(data.paths["train"]),
-            Path(data.paths["validation"]),
-            folder,
-            seed=project.seed,
-            root=Path.cwd(),
-            log=run.metrics,
-        )
+        with charged(folder, _cost(), train) as meter:
+
+            def log(metrics: dict[str, float], step: int) -> None:
+                run.metrics(metrics, step)
+                meter.see(metrics)
+
+            model = tune_model(
+                start.located(project, train),
+                Path(data.paths["train"]),
+                Path(data.paths["validation"]),
+                folder,
+                seed=project.seed,
+                root=Path.cwd(),
+                log=log,
+            )
+            meter.tokens = model.tokens
         run.metrics({"train_seconds": model.seconds, "train_tokens_per_second": model.tokens_per_second})
+        run.metrics(meter.spent.metrics())
+        run.tags(meter.spent.tags())
         run.artifact(Path(model.path), "tuned")
         run.artifact(folder / "records.json", "training")
+        run.artifact(training_report.write(folder, model, train, meter.spent), "training")
     print(
         f"tuned on {model.examples} examples, {model.tokens:,} tokens in {model.seconds:.0f} s "
         f"({model.tokens_per_second:.0f} tokens/s); validation loss {model.validation_loss:.3f}"
@@ -130,6 +143,12 @@ def promote(version: versions.Version, decision: Decision, config: Config) -> An
     promoted = promotion.promote(config, version, decision.verdicts)
     print(f"version {version.number} is {'champion' if promoted else 'not promoted: a gate blocks it'}")
     return promoted
+
+
+def _cost() -> Cost:
+    """Return the run's prices from the pipeline's parameters: as one of the step's, a new price would train again."""
+    parameters = get_step_context().pipeline_run.config.parameters
+    return Cost.model_validate(parameters["config"]["cost"])
 
 
 def _say(report: Report) -> None:

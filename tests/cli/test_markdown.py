@@ -57,6 +57,11 @@ def test_it_shows_scores_gates_and_data(result: dict[str, Any]) -> None:
     assert "| raw | 28,894 |" in lines
 
 
+def test_models_of_other_tokens_leave_a_cell_empty(result: dict[str, Any]) -> None:
+    result["scores"]["perplexity"] = {**result["scores"]["bleu"], "difference": None}
+    assert "| perplexity | 0.97 [0.56, 1.35] | 15.08 [6.50, 24.26] |  |" in render(result).splitlines()
+
+
 def test_nothing_to_do_before_there_is_a_version(result: dict[str, Any]) -> None:
     for absent in ("scores", "success", "lineage"):
         del result[absent]

@@ -39,11 +39,47 @@ def test_all_faults_are_told_at_once_with_place_key_legal_values_and_nearest_key
         load(PROJECT, overrides=overrides)
     message = str(told.value)
     assert "4 faults" in message
-    assert "--set train.epoch=1: train.epoch: unknown key; legal: model, lora" in message
+    assert "--set train.epoch=1: train.epoch: unknown key; legal: method, model" in message
     assert "did you mean epochs?" in message
     assert "'auto', 'bfloat16' or 'float32'; found 'bfloat'; did you mean bfloat16?" in message
     assert "evaluate.confidence: input should be less than 1; found 3" in message
     assert "policy.gates.x.evidence" in message and "did you mean bleu?" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "told"),
+    [
+        (
+            "train.learning_rat",
+            "[1.0e-3]",
+            "train.learning_rat: unknown key; legal: method, .*; did you mean learning_ra",
+        ),
+        ("train.lora.rnk", "[8]", "train.lora.rnk: unknown key; legal: rank, alpha, .*; did you mean rank"),
+        ("learning_rate", "[1.0e-3]", "only keys of train can be searched; did you mean train.learning_rate"),
+        ("evaluate.batch_size", "[8]", "only keys of train can be searched; did you mean train.batch_size"),
+        ("train.epochs", "[1, 0]", "train.epochs: input should be greater than or equal to 1; found 0"),
+        ("train.epochs", "{low: 1, high: 2.5}", "train.epochs: input should be a valid integer.*; found 2.5"),
+        ("train.warmup", "{low: 0, high: 2}", "train.warmup: input should be less than or equal to 1; found 2.0"),
+        ("train.method", "[lora, lorra]", "found 'lorra'; did you mean lora"),
+        ("train.patience", "[2]", "patience counts validations: set validate_steps too"),
+        ("train.epochs", "3", "train.epochs: input should be a valid dictionary or instance of Range; found 3"),
+        ("train.epochs", "{low: 1, hih: 2}", "unknown key; legal: low, high, log; did you mean high"),
+        ("train.warmup", "{low: 0, high: 1, log: true}", "low must be below high, and above 0 on a logarithmic scale"),
+        ("train.epochs", "[]", "list should have at least 1 item"),
+    ],
+)
+def test_a_search_space_that_would_fail_at_trial_7_is_told_at_once(key, values, told):
+    with pytest.raises(ConfigError, match=f"--set sweep.space.*{told}"):
+        load(PROJECT, overrides=[f"sweep.space={{{key}: {values}}}"])
+
+
+def test_a_search_space_takes_what_the_key_takes():
+    overrides = ["sweep.space.train.max_examples=[500, null]", "sweep.space.train.lora.targets=[all-linear, [q_proj]]"]
+    space = load(PROJECT, overrides=overrides).sweep.space
+    assert space["train.max_examples"] == [500, None]
+    assert space["train.lora.targets"] == ["all-linear", ["q_proj"]]
+    assert space["train.batch_size"] == [8, 16, 32]  # the file's
+    assert load(PROJECT, overrides=overrides).digest() == load(PROJECT).digest()  # which shapes no version
 
 
 @pytest.mark.parametrize(
@@ -69,7 +105,10 @@ def test_a_bad_file_is_named(tmp_path, file, text, told):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"profile": "smok"}, "no such profile; legal: fsdp, gpu, gpus, nodes, qlora, smoke; did you mean smoke?"),
+        (
+            {"profile": "smok"},
+            "no such profile; legal: fsdp, gpu, gpus, nodes, qlora, scratch, smoke; did you mean smoke?",
+        ),
         ({"overrides": ["epochs"]}, "expected section.key=value"),
         ({"overrides": ["data.split.test=0.2"]}, "edit that file instead"),
     ],

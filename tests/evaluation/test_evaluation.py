@@ -86,6 +86,12 @@ def test_unlike_test_sets_are_never_compared(report, settings):
         difference(report, other, settings, seed=1)
 
 
+def test_perplexity_is_never_compared_across_vocabularies(report, settings):
+    other = report.model_copy(update={"vocabulary": "other"})
+    assert set(difference(report, other, settings, seed=1)) == {"bleu", "chrf", "stop_rate"}
+    assert len(report.vocabulary) == 64
+
+
 def test_an_empty_test_split_is_told(base, settings, tmp_path):
     write_jsonl(tmp_path / "test.jsonl", [])
     with pytest.raises(EvaluationError, match=r"holds no test prompts: raise split.test"):

@@ -61,6 +61,25 @@ def test_mlflow_and_zenml_show_the_runs_bare_from_the_project_folder(smoke_proje
     assert "candidate" in found.stdout and "base" in found.stdout
 
 
+def test_the_run_says_what_training_cost_and_shows_its_curves(smoke_project):
+    code, [run], _ = answer(smoke_project, "runs")
+    assert code == 0
+    assert (run["status"], run["currency"], run["machine"]) == ("finished", "USD", "laptop")
+    assert run["minutes"] > 0 and run["kwh"] > 0 and run["peak_memory_gb"] > 0.3
+    assert run["money"] == pytest.approx(run["minutes"] / 60 * 0.05)
+    assert run["validation_loss"] > 0 and run["tokens_per_second"] > 0 and run["bleu"] > 0
+    [page] = smoke_project.root.rglob("mlruns/**/training/report.html")
+    assert "Finished: all 8 steps of 1 epoch over 64 examples." in page.read_text()
+    assert f"{run['money']:.4f} USD" in page.read_text()
+
+
+def test_a_new_price_does_not_train_again(smoke_project):
+    priced = ["--set", "cost.prices.laptop=9", "--set", "cost.country=FRA"]
+    code, result, finished = answer(smoke_project, "run", "--profile", "smoke", *priced)
+    assert (code, result["version"]) == (0, 1)
+    assert "tuned on" not in finished.stderr
+
+
 def test_the_chain_of_evidence_is_walked_both_ways(smoke_project):
     _, chain, _ = answer(smoke_project, "lineage")
     trained = json.loads((smoke_project.root / "run.json").read_text())

@@ -39,6 +39,12 @@ def test_a_gate_says_what_and_why(gate, outcome, reason):
     assert reason in verdict.reason
 
 
+def test_models_of_other_tokens_have_no_common_perplexity():
+    [verdict] = judge(Policy(gates={"g": Gate(evidence="perplexity", against="base", max=0)}), EVIDENCE)
+    assert verdict.outcome == "unknown"
+    assert verdict.reason == "no evidence of perplexity against base: their tokens are not the same"
+
+
 def test_without_a_champion_there_is_nothing_to_lose_to():
     gates = Policy(gates={"g": Gate(evidence="bleu", against="champion", min=-0.5)})
     [verdict] = judge(gates, EVIDENCE.model_copy(update={"champion": None, "differences": {}}))

@@ -45,10 +45,10 @@ def test_files_are_read_only(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "says"),
     [
-        ("adapter/adapter_config.json", lambda path: path.write_text("{}"), "altered"),
-        ("tokenizer/chat_template.jinja", lambda path: path.unlink(), "is missing"),
-        ("adapter/notes.txt", lambda path: path.write_text("hello"), "was added"),
-        ("adapter/adapter_model.bin", lambda path: path.write_bytes(b""), "pickled"),
+        ("tuned/adapter_config.json", lambda path: path.write_text("{}"), "altered"),
+        ("tuned/chat_template.jinja", lambda path: path.unlink(), "is missing"),
+        ("tuned/notes.txt", lambda path: path.write_text("hello"), "was added"),
+        ("tuned/adapter_model.bin", lambda path: path.write_bytes(b""), "pickled"),
     ],
 )
 def test_a_damaged_bundle_is_refused_by_name(copied: Path, root: Path, name: str, damage: object, says: str) -> None:

@@ -132,7 +132,7 @@ def test_an_engine_that_cannot_load_ends_the_server_with_one_sentence(bundle: Pa
 
 
 def test_a_damaged_bundle_is_not_served(copied: Path, root: Path) -> None:
-    (copied / "adapter" / "extra.pkl").write_bytes(b"")
+    (copied / "tuned" / "extra.pkl").write_bytes(b"")
     served = serve(copied, root, free_port())
     assert (served.returncode, len(served.stderr.splitlines())) == (1, 1)
     assert "extra.pkl may hold pickled code" in served.stderr

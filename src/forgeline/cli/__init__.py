@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from forgeline.cli import data, decisions, line, live, project, stack
+from forgeline.cli import data, decisions, line, live, project, runs, stack, sweep
 from forgeline.errors import ForgelineError
 
 app = typer.Typer(
@@ -21,8 +21,8 @@ app = typer.Typer(
 )
 VERBS: tuple[Callable[..., None], ...] = (
     *(project.validate, project.doctor),
-    *(line.run, line.train, line.evaluate, stack.stack),
-    *(decisions.promote, decisions.rollback),
+    *(line.run, line.train, line.evaluate, sweep.sweep, stack.stack),
+    *(runs.runs, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop),
     *(decisions.lineage, decisions.ledger),
 )

@@ -62,13 +62,14 @@ def _hardware() -> list[Check]:
     import psutil
     import torch
 
+    from forgeline.models.load import fastest_precision
+
     memory = psutil.virtual_memory().available / 1e9
-    bf16 = "bfloat16 native" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32"
     gpu = (
         torch.cuda.get_device_name() if torch.cuda.is_available() else "none (not needed: the default runs on the CPU)"
     )
     return [
-        Check("cpu", True, f"{os.cpu_count()} cores, {bf16}"),
+        Check("cpu", True, f"{os.cpu_count()} cores, fastest in {fastest_precision()}"),
         Check("gpu", True, gpu),
         Check(
             "memory",

@@ -59,7 +59,10 @@ def _scores(scores: dict[str, Any]) -> str:
     return _table((title, *columns), rows)
 
 
-def _interval(estimate: dict[str, float]) -> str:
+def _interval(estimate: dict[str, float] | None) -> str:
+    """Return a value and its interval, or nothing: models of different vocabularies have no common perplexity."""
+    if estimate is None:
+        return ""
     return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
 
 

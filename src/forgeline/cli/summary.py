@@ -49,11 +49,12 @@ def gather(
     if shown:
         known = evidence.gather(config, shown)
         base, candidate = versions.base_report(config.project, shown), versions.report(config.project, shown)
+        differences = known.differences["base"]
         result["scores"] = {
             name: {
                 "base": base.metrics[name].model_dump(),
                 "candidate": estimate.model_dump(),
-                "difference": known.differences["base"][name].model_dump(),
+                "difference": differences[name].model_dump() if name in differences else None,
             }
             for name, estimate in candidate.metrics.items()
         }
@@ -99,7 +100,9 @@ def show(result: dict[str, Any]) -> None:
     print("the evidence: forgeline lineage    decisions: forgeline ledger    talk: forgeline chat")
 
 
-def _interval(estimate: dict[str, float]) -> str:
+def _interval(estimate: dict[str, float] | None) -> str:
+    if estimate is None:
+        return ""
     return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
 
 

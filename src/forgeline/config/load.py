@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from forgeline.config.schema import SECTIONS, Config
+from forgeline.config.schema import SECTIONS, Config, Sweep, Train
 from forgeline.errors import ConfigError
 
 Layer = tuple[str, dict[str, Any]]  # where the values stand, for messages; the values by section
@@ -57,10 +57,14 @@ def load(root: Path | None = None, profile: str | None = None, overrides: Sequen
     merged: dict[str, Any] = {}
     for _, values in layers:
         merged = _merge(merged, values)
+    unsound: set[Any] = set()
     try:
         config = Config.model_validate({"root": root, "profile": profile, **merged})
     except ValidationError as error:
+        unsound = {fault["loc"][0] for fault in error.errors()}
         faults += [_describe(fault, layers) for fault in error.errors()]
+    if unsound.isdisjoint({"train", "sweep"}):
+        faults += dict.fromkeys(_space_faults(merged, layers))
     if faults:
         count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
         raise ConfigError(f"The configuration has {count}:\n" + "\n".join(f"  {fault}" for fault in faults))
@@ -70,6 +74,35 @@ def load(root: Path | None = None, profile: str | None = None, overrides: Sequen
 def profiles(root: Path) -> list[str]:
     """Return the names of the overlays in `configs/profiles/`."""
     return sorted(path.stem for path in (root / "configs" / "profiles").glob("*.yaml"))
+
+
+def overlay(train: Train, values: Mapping[str, Any]) -> Train:
+    """Return the train settings with other values at dotted keys, as `--set` would give them.
+
+    Raises:
+        ValidationError: if a key is unknown or its value illegal.
+    """
+    merged: dict[str, Any] = {"train": train.model_dump()}
+    for key, value in values.items():
+        merged = _merge(merged, _nest(key.split("."), value))
+    return Train.model_validate(merged["train"])
+
+
+def _space_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[str]:
+    """Yield what is wrong with the keys and values of `sweep.space`."""
+    train, sweep = Train.model_validate(merged["train"]), Sweep.model_validate(merged["sweep"])
+    for key, values in sweep.space.items():
+        where = next(name for name, layer in reversed(layers) if _reaches(layer, ("sweep", "space", key)))
+        if not key.startswith("train."):
+            nearest = _nearest(key, [f"train.{name}" for name in Train.model_fields])
+            yield f"{where}: sweep.space: {key}: only keys of train can be searched{nearest}"
+            continue
+        for value in values if isinstance(values, list) else (values.low, values.high):
+            try:
+                overlay(train, {key: value})
+            except ValidationError as error:
+                place = (f"{where}: sweep.space", _nest(key.split("."), value))
+                yield from (_describe({**fault, "loc": ("train", *fault["loc"])}, [place]) for fault in error.errors())
 
 
 def _read(root: Path, name: str, faults: list[str]) -> dict[str, Any]:
@@ -102,13 +135,20 @@ def _override(text: str, faults: list[str]) -> Layer | None:
     if not equals or len(keys) < 2 or not all(keys):
         faults.append(f"--set {text}: expected section.key=value, such as train.epochs=1")
         return None
+    if keys[:2] == ["sweep", "space"]:  # whose keys have dots themselves
+        keys[2:] = [".".join(keys[2:])] * (len(keys) > 2)
     try:
         nested: Any = yaml.safe_load(value)
     except yaml.YAMLError:
         nested = value
+    return f"--set {text}", _nest(keys, nested)
+
+
+def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
     for key in reversed(keys):
-        nested = {key: nested}
-    return f"--set {text}", nested
+        value = {key: value}
+    nested: dict[str, Any] = value
+    return nested
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -157,12 +197,19 @@ def _reaches(values: Any, location: tuple[Any, ...]) -> bool:
 def _legal_keys(location: tuple[Any, ...]) -> list[str]:
     model: Any = Config
     for key in location:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[key].annotation
-        else:  # a dict[str, Section]: any key leads to its value type
+        if get_origin(model) in {dict, list}:  # any key leads to its value type
             model = get_args(model)[-1]
-    fields = getattr(model, "model_fields", {})
-    return [name for name in fields if not (model is Config and name in {"root", "profile"})]
+        else:
+            model = _section(model).model_fields[key].annotation
+    section = _section(model)
+    return [name for name in section.model_fields if not (section is Config and name in {"root", "profile"})]
+
+
+def _section(annotation: Any) -> Any:
+    """Return the section that an annotation is, or that is one branch of its union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)
 
 
 def _nearest(found: str, legal: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from forgeline.lineage import value_digest
 
@@ -344,17 +344,19 @@ class Data(Section):
 
 # train.yaml: the base model and how it is tuned
 
+Template = Annotated[str, Field(pattern=r"^configs/templates/[\w.-]+\.jinja$")]
+
 
 class Model(Section):
     """The base model: any source the resolver knows, or a folder in the transformers layout.
 
-    `chat_template` is a Jinja file of the project, for a tokenizer that has no template of its own.
+    `chat_template` is a Jinja file of the project, for a tokenizer that has no template of its own, or a poor one.
     """
 
     source: str
     license: str
     trust_remote_code: bool = False
-    chat_template: str | None = None
+    chat_template: Template | None = None
 
 
 Method = Literal[
@@ -387,7 +389,7 @@ class Scratch(Section):
     architecture: str = "llama"
     settings: dict[str, bool | int | float | str] = {}
     vocabulary: Annotated[int, Field(ge=300)] = 8192  # 256 bytes, the special tokens, and merges
-    chat_template: str = "configs/templates/chatml.jinja"
+    chat_template: Template = "configs/templates/chatml.jinja"
 
 
 class Preference(Section):
@@ -418,10 +420,11 @@ class Train(Section):
     """The tuning run.
 
     `batch_size` is the number of examples of an optimiser step; `micro_batch` how many of them are computed
-    at once, which changes nothing but memory and speed: `auto` takes as many as fit. `start` is an adapter's
-    folder to go on from. Records longer than `max_tokens` stop the run, or are left out with `overlong: drop`.
-    The validation loss is taken every `validate_steps` and at the end; after `patience` of them without a
-    better one training stops, and the best weights count.
+    at once, which changes nothing but memory and speed: `auto` takes as many as fit. `start` is what to go on
+    from: the number or alias of a version, or an adapter's folder, written with a slash. Records longer than
+    `max_tokens` stop the run, or are left out with `overlong: drop`. The validation loss is taken every
+    `validate_steps` and at the end; after `patience` of them without a better one training stops, and the
+    best weights count.
     """
 
     method: Method = "lora"
@@ -487,7 +490,7 @@ class Cost(Section):
 
 
 class Range(Section):
-    """Values from low to high, on a logarithmic scale with `log`; whole numbers if both ends are."""
+    """Values from low to high, on a logarithmic scale with `log`; whole numbers where the key takes no others."""
 
     low: float
     high: float
@@ -500,12 +503,22 @@ class Range(Section):
         return self
 
 
+# Brackets mark a branch of a union: the path in a message leaves them out.
+Choice = Annotated[
+    Annotated[Range, Tag("[range]")] | Annotated[list[Any], Tag("[values]"), Field(min_length=1)],
+    Discriminator(lambda given: "[values]" if isinstance(given, list) else "[range]"),
+]
+
+
 class Sweep(Section):
-    """A search for the train settings with the lowest validation loss. `space` is by dotted key, as in --set."""
+    """A search for the train settings with the lowest validation loss.
+
+    `space` holds, by dotted key as in --set, the values to try: a range, or a list.
+    """
 
     trials: Positive = 12
     seed: int = 17
-    space: Annotated[dict[str, Range | list[bool | int | float | str]], Field(min_length=1)]
+    space: Annotated[dict[str, Choice], Field(min_length=1)]
 
 
 # evaluate.yaml: how candidates are scored

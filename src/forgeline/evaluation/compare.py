@@ -7,12 +7,14 @@ import numpy as np
 from forgeline.config.schema import Evaluate
 from forgeline.errors import EvaluationError
 from forgeline.evaluation.bootstrap import Estimate, paired_difference
-from forgeline.evaluation.metrics import METRICS
+from forgeline.evaluation.metrics import BY_TOKEN, METRICS
 from forgeline.evaluation.report import Report
 
 
 def difference(report: Report, other: Report, config: Evaluate, seed: int) -> dict[str, Estimate]:
     """Return report − other for each metric, with paired bootstrap intervals.
+
+    Models that cut text into different tokens have no difference of perplexity: it is an average over tokens.
 
     Raises:
         EvaluationError: if the two were scored on different prompts.
@@ -31,4 +33,5 @@ def difference(report: Report, other: Report, config: Evaluate, seed: int) -> di
             seed,
         )
         for metric in report.metrics
+        if metric not in BY_TOKEN or report.vocabulary == other.vocabulary
     }

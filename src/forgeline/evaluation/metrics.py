@@ -63,8 +63,7 @@ class Perplexity(CorpusMetric):
     def statistics(self, prompts: list[list[int]], completions: list[list[int]]) -> Table:
         """Return (loss in nats, tokens) for each completion."""
         examples = [Example(*pair) for pair in zip(prompts, completions, strict=True)]
-        pad_id = self.language_model.tokenizer.pad_token_id
-        return np.array(completion_losses(self.language_model.model, examples, pad_id))
+        return np.array(completion_losses(self.language_model.model, examples))
 
     @staticmethod
     def value(totals: Table) -> float:
@@ -148,3 +147,6 @@ METRICS: dict[str, type[CorpusMetric]] = {
     "perplexity": Perplexity,
     "stop_rate": StopRate,
 }
+
+# Averages over tokens, which mean nothing across vocabularies.
+BY_TOKEN = frozenset({"perplexity"})

@@ -24,10 +24,14 @@ class Row(BaseModel):
 
 
 class Report(BaseModel):
-    """One evaluation. `test_digest` names the prompts: only reports that share it can be compared."""
+    """One evaluation. `test_digest` names the prompts: only reports that share it can be compared.
+
+    `vocabulary` names the tokens that perplexity is an average over; reports made before it was recorded have none.
+    """
 
     model: str
     test_digest: str
+    vocabulary: str = ""
     signature: str
     metrics: dict[str, Estimate]
     seconds: dict[str, float]

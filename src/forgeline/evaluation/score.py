@@ -72,6 +72,7 @@ def evaluate(language_model: LanguageModel, name: str, test: Path, config: Evalu
     return Report(
         model=name,
         test_digest=value_digest([record.model_dump() for record in records]),
+        vocabulary=language_model.vocabulary,
         signature=Bleu.signature(),
         metrics={
             metric: interval(np.array(table), METRICS[metric].value, config.bootstrap_samples, config.confidence, seed)

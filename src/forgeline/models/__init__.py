@@ -1,7 +1,8 @@
-"""Base models: find, convert, load, prompt through the chat template, generate."""
+"""Models: find, convert, load, save, prompt through the chat template, generate."""
 
 from forgeline.models.generate import Reply, generate
-from forgeline.models.load import LanguageModel, base_folder, load_base, load_tuned, precision
+from forgeline.models.load import LanguageModel, base_folder, load_base, load_tuned, load_whole, precision
+from forgeline.models.save import save_tuned
 from forgeline.models.template import Example, encode_example, encode_prompt
 
 __all__ = [
@@ -14,5 +15,7 @@ __all__ = [
     "generate",
     "load_base",
     "load_tuned",
+    "load_whole",
     "precision",
+    "save_tuned",
 ]

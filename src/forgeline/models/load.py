@@ -1,16 +1,23 @@
-"""Load a base model, bare or with an adapter, in the precision this machine multiplies best."""
+"""Load a base model, an adapter on one, or a whole tuned model, in the precision this machine multiplies best."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import time
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from platform import uname
 from typing import TYPE_CHECKING, Any, Literal
 
 from forgeline.config.schema import Model, Train
 from forgeline.errors import ModelError
 from forgeline.lineage import value_digest
+from forgeline.models.adapter import ADAPTER, check_fits
+from forgeline.models.template import with_template
 from forgeline.sources import cache_root, resolve
 
 if TYPE_CHECKING:
@@ -18,6 +25,14 @@ if TYPE_CHECKING:
 
 # A version of the conversion below: raise it when its output changes.
 CONVERSION = 1
+
+Dtype = Literal["auto", "bfloat16", "float32"]
+Device = Literal["auto", "cpu", "cuda"]
+
+# bitsandbytes 0.50 on a processor: at import it misses the optional package kernels, and in every int8 layer and
+# call it tells of a cast. Nothing else is said by these two.
+for _name in ("bitsandbytes.backends.cpu.ops", "bitsandbytes.autograd._functions"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,11 @@ class LanguageModel:
         eos = self.model.generation_config.eos_token_id
         ids = eos if isinstance(eos, list) else [eos]
         return sorted({self.tokenizer.eos_token_id, *ids} - {None})
+
+    @property
+    def vocabulary(self) -> str:
+        """The sha256 of all tokens and their ids: losses a token of two models compare only if it is the same."""
+        return value_digest(self.tokenizer.get_vocab())
 
 
 def base_folder(model: Model, root: Path) -> Path:
@@ -56,74 +76,126 @@ def base_folder(model: Model, root: Path) -> Path:
 
 
 def load_base(config: Train, root: Path) -> LanguageModel:
-    """Return the base model as `train` asks for it: device, precision, quantisation.
+    """Return the base model as `train` asks for it: device, precision, quantisation, chat template.
 
     Raises:
-        ModelError: if this machine lacks the device, or the tokenizer has no chat template.
+        ModelError: if this machine lacks the device, the tokenizer has no chat template, or the layers
+            cannot be quantised.
     """
+    from transformers import AutoTokenizer
+
+    folder = base_folder(config.model, root)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
+    return _load(folder, with_template(tokenizer, config.model, root), config)
+
+
+def load_tuned(config: Train, folder: Path, root: Path) -> LanguageModel:
+    """Return what was tuned, ready for inference, with the tokenizer and chat template that lie beside it.
+
+    An adapter is merged into its base: a reply takes a third less time. Weights of 4 or 8 bits cannot
+    take it in and keep it beside them. A whole model needs no base.
+
+    Raises:
+        ModelError: if the folder holds neither, or an adapter that was made for another base.
+    """
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    if not (folder / ADAPTER).is_file():
+        return load_whole(folder, config.dtype, config.device, trust_remote_code=config.model.trust_remote_code)
+    below = base_folder(config.model, root)
+    check_fits(folder, outline(below, trust_remote_code=config.model.trust_remote_code), config.model.source)
+    base = _load(below, AutoTokenizer.from_pretrained(folder), config)
+    model = PeftModel.from_pretrained(base.model, folder)
+    if config.bits == "none":
+        model = model.merge_and_unload()
+    return LanguageModel(model.eval(), base.tokenizer, base.device)
+
+
+def load_whole(
+    folder: Path, dtype: Dtype = "auto", device: Device = "auto", *, trust_remote_code: bool = False
+) -> LanguageModel:
+    """Return a model that was tuned whole, from its own folder.
+
+    Raises:
+        ModelError: if the folder holds none.
+    """
+    from transformers import AutoTokenizer
+
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds neither an adapter ({ADAPTER}) nor a model (config.json): train it again.")
+    where = placement(device)
+    options = {"dtype": _dtype(dtype, where), "trust_remote_code": trust_remote_code}
+    return ready(_weights(folder, **options).to(where), AutoTokenizer.from_pretrained(folder), where)
+
+
+def ready(model: Any, tokenizer: Any, device: str) -> LanguageModel:
+    """Return a model and its tokenizer as the rest of the library expects them: padding agreed, in evaluation mode."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    folder = base_folder(config.model, root)
-    device = _device(config)
-    dtype = _dtype(config, device)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
-    if tokenizer.chat_template is None:
-        raise ModelError(f"{folder}: the tokenizer has no chat template; choose an instruction-tuned base model.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    options: dict[str, Any] = {}
-    if config.bits == "nf4":
-        options["quantization_config"] = _nf4(device)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        attn_implementation="sdpa",  # eager is 5 to 10 times slower in bfloat16 on CPUs
-        use_safetensors=True,
-        trust_remote_code=config.model.trust_remote_code,
-        **options,
-    )
-    if not options:
-        model.to(device)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     # For a slice such as the last position, torch 2.13 copies the whole head once a row: 12 s for 96 prompts.
     model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     return LanguageModel(model.eval(), tokenizer, torch.device(device))
 
 
+def placement(device: Device) -> Literal["cpu", "cuda"]:
+    """Return where models run on this machine, `auto` decided; raise ModelError if the device is not there."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("train.device is cuda, but no CUDA GPU is visible here: set train.device=cpu or auto.")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
 def precision(config: Train) -> Literal["bfloat16", "float32"]:
     """Return the precision that a model is loaded in on this machine, `auto` decided."""
     import torch
 
-    return "bfloat16" if _dtype(config, _device(config)) == torch.bfloat16 else "float32"
+    return "bfloat16" if _dtype(config.dtype, placement(config.device)) == torch.bfloat16 else "float32"
 
 
-def load_tuned(config: Train, adapter: Path, root: Path) -> LanguageModel:
-    """Return the base model with a trained LoRA adapter merged into its weights, ready for inference.
+def outline(folder: Path, *, trust_remote_code: bool) -> Any:
+    """Return a model's layers without their weights, which are not read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    Merged, a reply takes a third less time; 4-bit weights cannot take an adapter in and keep it beside them.
+    settings = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(settings, trust_remote_code=trust_remote_code)
 
-    Raises:
-        ModelError: if the folder holds no adapter, or one that was made for another base.
-    """
-    from peft import PeftModel
-    from safetensors import SafetensorError
 
-    if not (adapter / "adapter_config.json").is_file():
-        raise ModelError(f"{adapter} holds no adapter (adapter_config.json is missing): train it again.")
-    base = load_base(config, root)
-    try:
-        model = PeftModel.from_pretrained(base.model, adapter)
-    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"{adapter} is damaged, or was made for another base than {config.model.source}: {reason}"
-        ) from error
+def _load(folder: Path, tokenizer: Any, config: Train) -> LanguageModel:
+    device = placement(config.device)
+    dtype = _dtype(config.dtype, device)
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": config.model.trust_remote_code}
     if config.bits == "none":
-        model = model.merge_and_unload()
-    return LanguageModel(model.eval(), base.tokenizer, base.device)
+        model = _weights(folder, **options).to(device)
+    else:
+        _check_quantisable(folder, config)
+        options["quantization_config"] = _quantization(config.bits, dtype)
+        model = _weights(folder, **options, device_map={"": device})
+    model.name_or_path = config.model.source  # what an adapter will say it was made for
+    return ready(model, tokenizer, device)
+
+
+def _weights(folder: Path, **options: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        attn_implementation="sdpa",  # eager is 5 to 10 times slower in bfloat16 on CPUs
+        use_safetensors=True,
+        **options,
+    )
 
 
 def _convert_gguf(path: Path, model: Model) -> Path:
@@ -152,38 +224,64 @@ def _convert_gguf(path: Path, model: Model) -> Path:
     return folder
 
 
-def _device(config: Train) -> str:
+def _dtype(dtype: Dtype, device: str) -> torch.dtype:
     import torch
 
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("train.device is cuda, but no CUDA GPU is visible here: set train.device=cpu or auto.")
-    if config.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return config.device
-
-
-def _dtype(config: Train, device: str) -> torch.dtype:
-    import torch
-
-    if config.dtype != "auto":
-        return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    if dtype != "auto":
+        return torch.bfloat16 if dtype == "bfloat16" else torch.float32
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if fastest_precision() == "bfloat16" else torch.float32
 
 
-def _nf4(device: str) -> Any:
+@cache
+def fastest_precision() -> Literal["bfloat16", "float32"]:
+    """Return the precision in which this processor multiplies matrices faster; bfloat16 only if clearly so.
+
+    Measured, in a tenth of a second, and once for a machine: processors that name the instructions may take
+    twice as long for them as for float32, and a repeated run must find the same answer.
+    """
     import torch
+
+    processor = [torch.__version__, dict(torch.cpu.get_capabilities()), uname().node]
+    record = cache_root() / "precision" / value_digest(processor)[:16]
+    if record.is_file():
+        return "bfloat16" if record.read_text() == "bfloat16" else "float32"
+    seconds: dict[Literal["bfloat16", "float32"], float] = {}
+    for name in ("bfloat16", "float32"):
+        square = torch.ones(768, 768, dtype=getattr(torch, name))
+        stamps = [(torch.mm(square, square), time.perf_counter())[1] for _ in range(12)]
+        seconds[name] = min(later - earlier for earlier, later in pairwise(stamps))
+    fastest: Literal["bfloat16", "float32"] = "float32"
+    if seconds["bfloat16"] < 0.8 * seconds["float32"]:
+        fastest = "bfloat16"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    partial = record.with_name(f"{record.name}.{os.getpid()}.part")
+    partial.write_text(fastest)
+    os.replace(partial, record)
+    return fastest
+
+
+def _check_quantisable(folder: Path, config: Train) -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    model = outline(folder, trust_remote_code=config.model.trust_remote_code)
+    if any(isinstance(module, Conv1D) for module in model.modules()):
+        raise ModelError(
+            f"train.method is qlora, but the layers of {config.model.source} ({type(model).__name__}) are Conv1D, for "
+            "which bitsandbytes has no 4- or 8-bit kind: set train.method=lora."
+        )
+
+
+def _quantization(bits: Literal["nf4", "int8"], dtype: torch.dtype) -> Any:
+    """Return NF4 with quantised scales (Dettmers et al., 2023), or LLM.int8 (Dettmers et al., 2022)."""
     from transformers import BitsAndBytesConfig
 
-    if device == "cpu":
-        # bitsandbytes 0.50 on CPUs: after an evaluation its 4-bit layers silently stop learning.
-        raise ModelError("train.method is qlora, which needs a CUDA GPU: set train.method=lora.")
+    if bits == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=dtype,
     )

@@ -3,10 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from forgeline.errors import TuningError
+from forgeline.config.schema import Model
+from forgeline.errors import ModelError, TuningError
+from forgeline.lineage import file_digest, value_digest
 from forgeline.records import Record
+
+TEMPLATES = Path("configs/templates")
+SHIPPED = TEMPLATES / "chatml.jinja"
+
+
+def with_template(tokenizer: Any, model: Model, root: Path) -> Any:
+    """Return a base model's tokenizer with the chat template that `train.model` names, or its own.
+
+    Raises:
+        ModelError: if there is neither, the file cannot be used, or no token ends a reply.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{model.source}: the tokenizer has no eos_token to end a reply: choose another base model.")
+    if model.chat_template is not None:
+        set_template(tokenizer, root / model.chat_template)
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"{model.source}: the tokenizer has no chat template; name one with train.model.chat_template={SHIPPED}."
+        )
+    return tokenizer
+
+
+def set_template(tokenizer: Any, path: Path) -> None:
+    """Give a tokenizer the chat template in a Jinja file.
+
+    Raises:
+        ModelError: if the file is missing, or a first conversation cannot be written with it.
+    """
+    from jinja2 import TemplateError
+
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist: write that chat template, or name {SHIPPED}.")
+    tokenizer.chat_template = path.read_text(encoding="utf-8")
+    try:
+        encode_prompt(tokenizer, [{"role": "user", "content": "Hello"}])
+    except TemplateError as error:
+        raise ModelError(f"{path} is not a chat template that works: {error}.") from error
+
+
+def templates_digest(root: Path) -> str:
+    """Return the sha256 of the project's chat templates, which the configuration names by path alone."""
+    return value_digest({path.name: file_digest(path) for path in (root / TEMPLATES).glob("*.jinja")})
 
 
 @dataclass(frozen=True)

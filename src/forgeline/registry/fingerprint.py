@@ -5,11 +5,12 @@ from __future__ import annotations
 from forgeline.config.schema import Config
 from forgeline.data.versions import DataVersion
 from forgeline.lineage import code_digest, value_digest
+from forgeline.models.template import templates_digest
 
 # The rooms whose source decides what a version is and whether it is promoted.
 ROOMS = ("data", "models", "tuning", "evaluation", "registry")
 
 
 def fingerprint(config: Config, data: DataVersion) -> str:
-    """Return the digest of data, configuration and the library's source."""
-    return value_digest([data.digest, config.digest(), code_digest(*ROOMS)])
+    """Return the digest of data, configuration, chat templates and the library's source."""
+    return value_digest([data.digest, config.digest(), templates_digest(config.root), code_digest(*ROOMS)])

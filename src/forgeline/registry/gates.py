@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from forgeline.config.schema import Gate, Policy, Project
 from forgeline.evaluation.bootstrap import Estimate
+from forgeline.evaluation.metrics import BY_TOKEN
 
 Outcome = Literal["pass", "fail", "unknown"]
 
@@ -60,7 +61,9 @@ def _judge(name: str, gate: Gate, evidence: Evidence) -> Verdict:
     limits = [("at least", gate.min), ("at most", gate.max)]
     bounds = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
     if found is None:
-        return Verdict(gate=name, outcome="unknown", reason=f"no evidence of {what}")
+        compared = gate.against is not None and gate.against in evidence.differences
+        why = ": their tokens are not the same" if compared and gate.evidence in BY_TOKEN else ""
+        return Verdict(gate=name, outcome="unknown", reason=f"no evidence of {what}{why}")
     if not gate.confident:
         value = found.value if isinstance(found, Estimate) else found
         shown = str(found) if isinstance(found, Estimate) else f"{found:g}"

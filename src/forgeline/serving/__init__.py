@@ -1,1 +1,1 @@
-"""From an adapter to an answered request: bundle, parity, engines, gateway, targets, smoke test."""
+"""From what was tuned to an answered request: bundle, parity, engines, gateway, targets, smoke test."""

@@ -1,4 +1,4 @@
-"""An immutable folder that can be served anywhere: adapter, base reference, tokenizer, settings, lineage."""
+"""An immutable folder that can be served anywhere: what was tuned, base reference, settings, lineage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +15,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from forgeline.config.schema import Config, Method, Model, Serve, Train
 from forgeline.errors import ServingError
 from forgeline.lineage import file_digest, value_digest
-from forgeline.models import LanguageModel, base_folder, load_tuned, precision
+from forgeline.models import LanguageModel, base_folder, load_tuned, load_whole, precision
+from forgeline.models.adapter import ADAPTER, ADAPTER_WEIGHTS
 from forgeline.records import write_json
 
 MANIFEST = "manifest.json"
-WEIGHTS = "adapter_model.safetensors"
-SETTINGS = "adapter_config.json"
+TUNED = "tuned"  # the folder of an adapter or a whole model, and of its tokenizer
+ADAPTER_FILES = (ADAPTER, ADAPTER_WEIGHTS)
+NEEDED_MODEL_FILES = ("config.json", "model*.safetensors")
+MODEL_FILES = (
+    *NEEDED_MODEL_FILES,
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "*.py",  # a model's own code, which only model.trust_remote_code runs
+)
 TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
@@ -32,6 +40,7 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+PICKLED_WEIGHTS = {"adapter_model", "pytorch_model"}
 
 
 class Lineage(BaseModel):
@@ -48,13 +57,17 @@ class Lineage(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a bundle holds and came from; `digest` covers every other field, `files` every other file."""
+    """What a bundle holds and came from; `digest` covers every other field, `files` every other file.
+
+    `base` is what was tuned, None if training began from scratch. `base_digest` is of the base's
+    weights, without which an adapter is nothing; None if the bundle holds every weight itself.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     lineage: Lineage
-    base: Model
-    base_digest: str
+    base: Model | None
+    base_digest: str | None
     method: Method
     quantization: Literal["nf4", "int8"]
     dtype: Literal["bfloat16", "float32"]
@@ -67,26 +80,31 @@ class Manifest(BaseModel):
         return value_digest(self.model_dump(mode="json", exclude={"digest"}))
 
 
-def build(config: Config, adapter: Path, lineage: dict[str, str], folder: Path) -> Path:
-    """Write a bundle to `folder/<first 16 digits of its digest>/`, whole or not at all, and return its path.
+def build(config: Config, tuned: Path, lineage: dict[str, str], folder: Path) -> Path:
+    """Write a bundle of an adapter or a whole model to `folder/<first 16 digits of its digest>/`; return its path.
 
-    The same content has the same digest, so a bundle that is there already is verified and used again.
+    It is written whole or not at all. The same content has the same digest, so a bundle that is there
+    already is verified and used again.
 
     Raises:
-        ServingError: if the adapter is incomplete or pickled, a link of the lineage is missing, or the
-            bundle cannot be written.
+        ServingError: if what was tuned is incomplete or pickled, a link of the lineage is missing, or
+            the bundle cannot be written.
     """
     origin = _lineage(lineage)
-    _check_adapter(adapter)
-    base_digest = _weights_digest(config.train.model, config.root)
+    needs_base = (tuned / ADAPTER).is_file()
+    names = ADAPTER_FILES if needs_base else MODEL_FILES
+    _check_tuned(tuned, ADAPTER_FILES if needs_base else NEEDED_MODEL_FILES)
+    base_digest = _weights_digest(config.train.model, config.root) if needs_base else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as name:
             partial = Path(name) / "bundle"
-            _copy(config.train.model, adapter, partial)
+            _copy(tuned, partial / TUNED, names)
+            if needs_base:
+                _name_base(partial / TUNED / ADAPTER, config.train.model)
             manifest = Manifest(
                 lineage=origin,
-                base=config.train.model,
+                base=None if config.train.method == "scratch" else config.train.model,
                 base_digest=base_digest,
                 method=config.train.method,
                 quantization=config.train.quantization,
@@ -139,17 +157,19 @@ def verify(path: Path) -> Manifest:
     return manifest
 
 
-def load(path: Path, root: Path) -> LanguageModel:
-    """Return the verified bundle's model in the recorded precision, with the bundle's own tokenizer.
+def load(path: Path, root: Path, verified: Manifest | None = None) -> LanguageModel:
+    """Return the bundle's model in the recorded precision, with the bundle's own tokenizer.
 
-    A base model that is named by a relative path is found below `root`.
+    A base model that is named by a relative path is found below `root`. What `verify` has just
+    returned need not be found out again: hashing takes as long as reading all weights.
 
     Raises:
         ServingError: if the bundle was altered, or its base model is not the one it was made from.
     """
-    from transformers import AutoTokenizer
-
-    manifest = verify(path)
+    manifest = verified or verify(path)
+    if manifest.base is None or manifest.base_digest is None:
+        own_code = manifest.base is not None and manifest.base.trust_remote_code
+        return load_whole(path / TUNED, manifest.dtype, trust_remote_code=own_code)
     if _weights_digest(manifest.base, root) != manifest.base_digest:
         raise ServingError(
             f"{manifest.base.source} gives other weights than those the bundle {path} was made from: "
@@ -158,8 +178,7 @@ def load(path: Path, root: Path) -> LanguageModel:
     settings = Train(
         model=manifest.base, method=manifest.method, quantization=manifest.quantization, dtype=manifest.dtype
     )
-    model = load_tuned(settings, path / "adapter", root)
-    return replace(model, tokenizer=AutoTokenizer.from_pretrained(path / "tokenizer"))
+    return load_tuned(settings, path / TUNED, root)
 
 
 def _lineage(lineage: dict[str, str]) -> Lineage:
@@ -173,25 +192,26 @@ def _lineage(lineage: dict[str, str]) -> Lineage:
         ) from None
 
 
-def _check_adapter(adapter: Path) -> None:
-    pickled = [path.name for path in _files(adapter) if path.suffix in PICKLES and path.name.startswith("adapter")]
+def _check_tuned(tuned: Path, needed: Iterable[str]) -> None:
+    pickled = [path.name for path in _files(tuned) if path.suffix in PICKLES and path.stem in PICKLED_WEIGHTS]
     if pickled:
-        raise ServingError(f"{adapter / pickled[0]} may hold pickled code: save the adapter as safetensors.")
-    for name in (SETTINGS, WEIGHTS, "tokenizer_config.json", "chat_template.jinja"):
-        if not (adapter / name).is_file():
-            raise ServingError(f"{adapter / name} is missing: train the adapter again.")
+        raise ServingError(f"{tuned / pickled[0]} may hold pickled code: save the weights as safetensors.")
+    for name in (*needed, "tokenizer_config.json", "chat_template.jinja"):
+        if not any(tuned.glob(name)):
+            raise ServingError(f"{tuned / name} is missing: train the model again.")
 
 
-def _copy(base: Model, adapter: Path, partial: Path) -> None:
-    (partial / "adapter").mkdir(parents=True)
-    (partial / "tokenizer").mkdir()
-    settings: dict[str, Any] = json.loads((adapter / SETTINGS).read_text(encoding="utf-8"))
-    # peft writes where the base lay on the training machine; a bundle names where it comes from.
-    write_json(partial / "adapter" / SETTINGS, {**settings, "base_model_name_or_path": base.source})
-    shutil.copyfile(adapter / WEIGHTS, partial / "adapter" / WEIGHTS)
-    for name in TOKENIZER_FILES:
-        if (adapter / name).is_file():
-            shutil.copyfile(adapter / name, partial / "tokenizer" / name)
+def _copy(tuned: Path, target: Path, names: Iterable[str]) -> None:
+    target.mkdir(parents=True)
+    for pattern in (*names, *TOKENIZER_FILES):
+        for path in tuned.glob(pattern):
+            shutil.copyfile(path, target / path.name)
+
+
+def _name_base(adapter: Path, base: Model) -> None:
+    """Name in an adapter's settings where its base comes from, wherever it lay on the training machine."""
+    settings: dict[str, Any] = json.loads(adapter.read_text(encoding="utf-8"))
+    write_json(adapter, {**settings, "base_model_name_or_path": base.source})
 
 
 def _weights_digest(base: Model, root: Path) -> str:

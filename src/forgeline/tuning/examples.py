@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from forgeline.config.schema import Train
 from forgeline.errors import TuningError
 from forgeline.models import Example, encode_example
 from forgeline.records import read_records
@@ -17,20 +18,29 @@ POOL = 16
 
 
 def read_examples(
-    path: Path, tokenizer: Any, limit: int | None, max_tokens: int, seed: int
+    path: Path, tokenizer: Any, limit: int | None, config: Train, seed: int
 ) -> tuple[list[Example], list[str]]:
     """Return a seeded sample of a split as tokenised examples, and the ids of their records.
 
     Raises:
-        TuningError: if no record is left that fits `max_tokens`.
+        TuningError: if the split is empty, or records are longer than `max_tokens` and not to be dropped.
     """
     records = sample(read_records(path), limit, seed)
-    examples = {record.id: encode_example(tokenizer, record) for record in records}
-    fitting = {name: example for name, example in examples.items() if len(example) <= max_tokens}
-    if not fitting:
+    if not records:
         raise TuningError(
-            f"{path}: none of {len(records)} records fits train.max_tokens={max_tokens}; raise it or shorten them."
+            f"{path} holds no records: raise split.{path.stem} in configs/data.yaml, or add data, and run again."
         )
+    examples = {record.id: encode_example(tokenizer, record) for record in records}
+    fitting = {name: example for name, example in examples.items() if len(example) <= config.max_tokens}
+    if len(fitting) < len(examples) and (config.overlong == "stop" or not fitting):
+        longest = max(map(len, examples.values()))
+        raise TuningError(
+            f"{path}: {len(examples) - len(fitting)} of {len(examples)} records are longer than "
+            f"train.max_tokens={config.max_tokens} (the longest has {longest}): raise it as far as the model's "
+            "context allows, or set train.overlong=drop to leave them out."
+        )
+    if len(fitting) < len(examples):
+        print(f"{path}: {len(examples) - len(fitting)} records longer than train.max_tokens are left out")
     return list(fitting.values()), list(fitting)
 
 

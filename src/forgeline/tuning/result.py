@@ -15,6 +15,7 @@ class TunedModel(BaseModel):
     seconds: float
     train_loss: float
     validation_loss: float
+    stopped_early: bool
 
     @property
     def tokens_per_second(self) -> float:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from forgeline.config.schema import Data
 from forgeline.data import charts
-from forgeline.data.card import markdown, page
 from forgeline.data.card.facts import gather
 from forgeline.data.card.sections import sections
 from forgeline.data.layout import CARD, PAGE, REPORTS
+from forgeline.page import html, markdown
 
 TITLE = "Data card"
 
@@ -24,7 +24,7 @@ def write_card(root: Path, config: Data) -> None:
     facts = gather(root, config)
     charts.texts(root / REPORTS, facts["languages"]["counts"], facts["lengths"])
     said = sections(facts)
-    for path, text in ((CARD, markdown.render(TITLE, said)), (PAGE, page.render(TITLE, said))):
+    for path, text in ((CARD, markdown.render(TITLE, said)), (PAGE, html.render(TITLE, said))):
         partial = (root / path).with_suffix(".part")
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, root / path)

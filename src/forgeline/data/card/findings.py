@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from forgeline.data.card.blocks import (
+from forgeline.data.layout import BENCHMARKS, FROZEN
+from forgeline.page.blocks import (
     Bars,
     Block,
     Cell,
@@ -18,7 +19,6 @@ from forgeline.data.card.blocks import (
     Table,
     count,
 )
-from forgeline.data.layout import BENCHMARKS, FROZEN
 
 Facts = dict[str, Any]
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-from forgeline.data.card.blocks import (
+from forgeline.data.card.distributions import TEXTS
+from forgeline.data.card.findings import Facts, bias, mitigation, privacy, share, splits
+from forgeline.data.layout import DECISIONS, QUARANTINE
+from forgeline.page.blocks import (
     Bars,
     Block,
     Cell,
@@ -20,9 +23,6 @@ from forgeline.data.card.blocks import (
     Table,
     count,
 )
-from forgeline.data.card.distributions import TEXTS
-from forgeline.data.card.findings import Facts, bias, mitigation, privacy, share, splits
-from forgeline.data.layout import DECISIONS, QUARANTINE
 
 # What the line itself removes, whatever rules are configured.
 OWN_RULES = {

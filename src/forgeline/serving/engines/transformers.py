@@ -6,26 +6,27 @@ from collections.abc import Generator
 from pathlib import Path
 
 from forgeline.models import LanguageModel, encode_prompt
-from forgeline.serving.bundle import load
+from forgeline.serving.bundle import Manifest, load
 from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused, Usage
 from forgeline.serving.engines.decode import decode, fastest_threads
 from forgeline.serving.engines.text import TextStream
 
 
 class TransformersEngine:
-    """Serves a bundle; `root` is where a base model with a relative path is found."""
+    """Serves a bundle; `root` is where a base model with a relative path is found, `verified` its manifest."""
 
     name = "transformers"
     _model: LanguageModel
 
-    def __init__(self, bundle: Path, root: Path) -> None:
+    def __init__(self, bundle: Path, root: Path, verified: Manifest | None = None) -> None:
         self._bundle = bundle
         self._root = root
+        self._verified = verified
         self._threads: int | None = None
 
     def load(self) -> None:
-        """Verify the bundle, load its model and find out how many threads decode fastest."""
-        self._model = load(self._bundle, self._root)
+        """Verify the bundle unless it just was, load its model and find out how many threads decode fastest."""
+        self._model = load(self._bundle, self._root, self._verified)
         self._threads = fastest_threads(self._model)
 
     def generate(self, request: GenerationRequest) -> Generator[Piece]:

@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     manifest = verify(arguments.bundle)
     listener = listen(arguments.host or manifest.serve.host, arguments.port or manifest.serve.port)
-    app = create_app(TransformersEngine(arguments.bundle, Path.cwd()), manifest, manifest.serve)
+    app = create_app(TransformersEngine(arguments.bundle, Path.cwd(), manifest), manifest, manifest.serve)
     Server(app, manifest.serve.drain_timeout).serve_on(listener)
 
 

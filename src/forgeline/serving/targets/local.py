@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from forgeline.errors import ForgelineError, ServingError
 from forgeline.progress import progress_bar
 from forgeline.records import write_json
-from forgeline.serving.bundle import verify
+from forgeline.serving.bundle import Manifest, verify
 from forgeline.serving.gateway.server import listen
 
 READY_SECONDS = 300  # loading may include a conversion of the base model
@@ -67,20 +67,20 @@ def deploy(root: Path, bundle: Path, check: Callable[[Deployment], None]) -> Dep
         ServingError: if the port is taken, or the new bundle cannot be served.
     """
     bundle = bundle.resolve()
-    digest = verify(bundle).digest
+    manifest = verify(bundle)
     with _locked(root):
         current = status(root)
-        if current and current.deployment.digest == digest and current.health == "ready":
+        if current and current.deployment.digest == manifest.digest and current.health == "ready":
             return current.deployment
         previous = current.deployment if current and current.health != "gone" else None
         if previous:
             _end(previous)
         try:
-            return _start(root, bundle, check)
+            return _start(root, bundle, manifest, check)
         except BaseException as fault:  # an interruption too must bring the old one back
-            if previous is None or previous.digest == digest:
+            if previous is None or previous.digest == manifest.digest:
                 raise
-            _start(root, previous.bundle, lambda deployment: None)
+            _start(root, previous.bundle, verify(previous.bundle), lambda deployment: None)
             if not isinstance(fault, ForgelineError):
                 raise
             raise ServingError(f"{fault} Version {previous.version} was started again and is serving.") from fault
@@ -111,8 +111,7 @@ def stop(root: Path) -> Stopped | None:
         return Stopped(deployment=current.deployment, killed=killed)
 
 
-def _start(root: Path, bundle: Path, check: Callable[[Deployment], None]) -> Deployment:
-    manifest = verify(bundle)
+def _start(root: Path, bundle: Path, manifest: Manifest, check: Callable[[Deployment], None]) -> Deployment:
     serve = manifest.serve
     listen(serve.host, serve.port).close()  # a taken port is told before anything is started
     log = _folder(root) / "local.log"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from html import escape
 
-from forgeline.data.card.blocks import Bars, Histogram, Intervals
+from forgeline.page.blocks import Bars, Curves, Histogram, Intervals, Series
 
-HEIGHT = 150  # of a histogram's columns, in pixels
+HEIGHT = 150  # of a histogram's columns and of curves, in pixels
+BUCKETS = 200  # of a long curve: each shows its least and its greatest value
+MARKED = 40  # points of a series that are few enough to be marked each
 TICKS = 5
 
 
@@ -82,6 +85,67 @@ def histogram(chart: Histogram) -> str:
         f"{columns}{base}{ticks}</svg>"
         f'<p class="unit">{escape(chart.unit)}; tallest column {most:.1%} of rows{beyond}</p></div>'
     )
+
+
+def curves(chart: Curves) -> str:
+    """Return lines over steps, the scale beside them; lines stretch with the page, their width does not."""
+    drawn = [one for one in chart.series if one.points]
+    values = [value for one in drawn for _, value in one.points]
+    steps = [at for one in drawn for at, _ in one.points]
+    step, low, high = _scale(min([0.0, *values] if chart.from_nought else values), max(values))
+    stride, _, _ = _scale(0, max(steps))
+    last = max(steps)
+
+    def across(at: float) -> str:
+        return _number(100 * at / last)
+
+    def down(value: float) -> str:
+        return _number(HEIGHT * (high - value) / (high - low))
+
+    levels = [low + step * number for number in range(round((high - low) / step) + 1)]
+    scale = "".join(f'<text x="100%" y="{float(down(level)) + 4:g}" class="end">{level:g}</text>' for level in levels)
+    grid = "".join(f'<line class="grid" x1="0" x2="100%" y1="{down(level)}" y2="{down(level)}"/>' for level in levels)
+    ticks = "".join(
+        f'<text x="{across(at)}%" y="{HEIGHT + 18}">{at:,.0f}</text>'
+        for at in (stride * number for number in range(int(last / stride) + 1))
+    )
+    lines = "".join(
+        f'<polyline class="{one.tone}" points="'
+        + " ".join(f"{across(at)},{down(value)}" for at, value in _thinned(one.points))
+        + '"/>'
+        for one in drawn
+    )
+    marks = "".join(_marks(one, across, down) for one in drawn if len(one.points) <= MARKED)
+    names = "".join(f'<span class="key {one.tone}">{escape(one.name)}</span>' for one in drawn)
+    keys = f'<p class="keys">{names}</p>' if len(drawn) > 1 else ""
+    return (
+        f'<div class="chart curves"><h4>{escape(chart.title)}</h4>{keys}'
+        f'<div class="plot"><svg aria-hidden="true">{scale}</svg>'
+        f'<svg role="img" aria-label="{escape(chart.title)}">{grid}'
+        f'<svg width="100%" height="{HEIGHT}" viewBox="0 0 100 {HEIGHT}" preserveAspectRatio="none">{lines}</svg>'
+        f'{marks}{ticks}</svg></div><p class="unit">{escape(chart.unit)}</p></div>'
+    )
+
+
+def _marks(one: Series, across: Callable[[float], str], down: Callable[[float], str]) -> str:
+    return "".join(
+        f'<circle class="{one.tone}" cx="{across(at)}%" cy="{down(value)}" r="3">'
+        f"<title>{at:,}: {value:.4g}</title></circle>"
+        for at, value in one.points
+    )
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return no more points than show, with every peak and every trough kept."""
+    size = math.ceil(len(points) / BUCKETS)
+    if size <= 2:
+        return points
+    kept = []
+    for start in range(0, len(points), size):
+        bucket = points[start : start + size]
+        ends = {min(bucket, key=lambda point: point[1]), max(bucket, key=lambda point: point[1])}
+        kept += sorted(ends)
+    return kept
 
 
 def _label(text: str) -> str:

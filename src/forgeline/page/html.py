@@ -1,4 +1,4 @@
-"""The card as one HTML file that needs nothing else: no network, no script, charts as inline SVG."""
+"""A page as one HTML file that needs nothing else: no network, no script, charts as inline SVG."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from forgeline.data.card.blocks import (
+from forgeline.page.blocks import (
     Bars,
     Block,
     Cell,
     Chart,
     Code,
+    Curves,
     Example,
     Examples,
     Figures,
@@ -24,14 +25,14 @@ from forgeline.data.card.blocks import (
     count,
     is_number,
 )
-from forgeline.data.card.draw import bars, histogram, intervals
-from forgeline.data.card.style import STYLE
+from forgeline.page.draw import bars, curves, histogram, intervals
+from forgeline.page.style import STYLE
 
 FOLDED = 12  # sentences that are shown without being asked for
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
-    """Return the card as an HTML page; what comes from the data cannot become markup."""
+    """Return the sections as an HTML page; what comes from data cannot become markup."""
     names = [(_slug(section.title), section) for section in sections]
     contents = "".join(f'<li><a href="#{slug}">{escape(section.title)}</a></li>' for slug, section in names)
     body = "\n".join(_section(slug, section) for slug, section in names)
@@ -89,7 +90,7 @@ def _points(sentences: list[str]) -> str:
     return f"<details><summary>{len(sentences)} findings in sentences</summary>{points}</details>"
 
 
-def _drawn(chart: Bars | Intervals | Histogram) -> str:
+def _drawn(chart: Bars | Intervals | Histogram | Curves) -> str:
     match chart:
         case Bars():
             return bars(chart)
@@ -97,6 +98,8 @@ def _drawn(chart: Bars | Intervals | Histogram) -> str:
             return intervals(chart)
         case Histogram():
             return histogram(chart)
+        case Curves():
+            return curves(chart)
 
 
 def _table(block: Table) -> str:

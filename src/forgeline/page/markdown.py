@@ -1,4 +1,4 @@
-"""The card as Markdown: it reads well as text, and its charts are pictures beside it."""
+"""A page as Markdown: it reads well as text, and its charts are pictures beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from forgeline.data.card.blocks import (
+from forgeline.page.blocks import (
     Block,
     Cell,
     Chart,
@@ -24,7 +24,7 @@ from forgeline.data.card.blocks import (
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
-    """Return the card as Markdown."""
+    """Return the sections as Markdown."""
     lines = [f"# {title}"]
     for section in sections:
         lines += [f"## {section.title}", *(_block(block) for block in section.blocks)]

@@ -1,7 +1,7 @@
-"""What the card is made of: sections of blocks, written once and shown as Markdown and as a page.
+"""What a page is made of: sections of blocks, written once and shown as HTML and as Markdown.
 
-Prose is the card's own and may hold `code` and **strong** words. Everything else comes from the data or
-the configuration and is shown as it stands: each form of the card escapes it.
+Prose is the page's own and may hold `code` and **strong** words. Everything else comes from data or
+configuration and is shown as it stands: each form of the page escapes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Cell = str | int | Code | Number
 
 
 class Prose(NamedTuple):
-    """A paragraph of the card's own words."""
+    """A paragraph of the page's own words."""
 
     words: str
 
@@ -77,12 +77,29 @@ class Histogram(NamedTuple):
     beyond: float
 
 
+class Series(NamedTuple):
+    """One line of a chart: its name, its tone, and its values by step."""
+
+    name: str
+    tone: Tone
+    points: list[tuple[int, float]]
+
+
+class Curves(NamedTuple):
+    """Values by step. The axis begins at nought, or at the smallest value where only differences matter."""
+
+    title: str
+    unit: str
+    series: list[Series]
+    from_nought: bool = True
+
+
 class Chart(NamedTuple):
-    """A picture in the reports' folder, and the charts that the page draws in its place."""
+    """A picture beside the Markdown, and the charts that the page draws in its place."""
 
     picture: str
     caption: str
-    drawn: Sequence[Bars | Intervals | Histogram]
+    drawn: Sequence[Bars | Intervals | Histogram | Curves]
 
 
 class Example(NamedTuple):
@@ -103,7 +120,7 @@ Block = Prose | Points | Figures | Table | Chart | Examples
 
 
 class Section(NamedTuple):
-    """A part of the card under a heading."""
+    """A part of the page under a heading."""
 
     title: str
     blocks: list[Block]
