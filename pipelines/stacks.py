@@ -24,7 +24,7 @@ from zenml.utils.settings_utils import get_general_settings
 
 from forgeline.config import Config
 from forgeline.errors import ConfigError
-from forgeline.registry import tracking
+from forgeline.registry import start, tracking
 from pipelines.training import candidate
 
 ACTIVE_STACK = "ZENML_ACTIVE_STACK_ID"
@@ -142,8 +142,10 @@ def run(config: Config, name: str) -> PipelineRunResponse:
     orchestrator = file.components[StackComponentType.ORCHESTRATOR]
     remote = _config_class(orchestrator)(**orchestrator.configuration).is_remote
     environment = tracking.environment(config.project) if remote else {}
+    config = start.settled(config)
+    origin = start.identity(config.project, config.train)
     with _packages_wanted(file), _active(str(known[0].id)):
-        return candidate.with_options(**file.run.model_dump(), environment=environment)(config=config)
+        return candidate.with_options(**file.run.model_dump(), environment=environment)(config=config, origin=origin)
 
 
 @contextmanager

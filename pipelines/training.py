@@ -18,24 +18,25 @@ from steps import training as steps
 def training(config: Config) -> None:
     """Take the data to a champion, or to the reasons why not."""
     config = start.settled(config)
-    version = _register_candidate(config)
+    version = _register_candidate(config, start.identity(config.project, config.train))
     decision = steps.gate(version=version, config=config)
     steps.promote(version=version, decision=decision, config=config)
 
 
 @pipeline(name="candidate", dynamic=True, execution_mode=ExecutionMode.FAIL_FAST)
-def candidate(config: Config) -> None:
+def candidate(config: Config, origin: str | None) -> None:
     """Take the data to a registered version on a cluster: all steps in one container, for they hand on files.
 
-    The gates are judged where the command was given, which is where the ledger lies.
+    What `train.start` names is settled before, for the registry is known to the steps alone. The gates are
+    judged after, where the command was given, which is where the ledger lies.
     """
-    _register_candidate(start.settled(config.model_copy(update={"root": Path.cwd()})))
+    _register_candidate(config.model_copy(update={"root": Path.cwd()}), origin)
 
 
-def _register_candidate(config: Config) -> Any:
+def _register_candidate(config: Config, origin: str | None) -> Any:
     project, train, evaluate = config.project, config.train, config.evaluate
     data = data_steps.prepare_data()
     base = steps.evaluate_base(data=data, train=train, evaluate=evaluate, project=project)
-    tuned = steps.tune(data=data, train=train, project=project, origin=start.identity(project, train))
+    tuned = steps.tune(data=data, train=train, project=project, origin=origin)
     report = steps.evaluate_candidate(data=data, tuned=tuned, train=train, evaluate=evaluate, project=project)
     return steps.register(data=data, tuned=tuned, base_report=base, candidate_report=report, config=config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,15 +60,18 @@ def test_a_registered_stack_is_what_its_file_says(stacks: Any, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_zenml_imports_the_file_itself(stacks: Any, name: str) -> None:
+def test_zenml_imports_the_file_itself(stacks: Any, tmp_path: Path, name: str) -> None:
     from click.testing import CliRunner
     from zenml.cli.stack import import_stack
     from zenml.client import Client
 
-    path = PROJECT / "configs/stacks" / f"{name}.yaml"
-    done = CliRunner().invoke(import_stack, [f"imported-{name}", "--filename", str(path)])
+    path = tmp_path / "stack.yaml"  # with names of its own beside those that are registered
+    path.write_text((PROJECT / f"configs/stacks/{name}.yaml").read_text().replace("name: forgeline-", "name: other-"))
+    done = CliRunner().invoke(import_stack, [f"other-{name}", "--filename", str(path)])
     assert done.exit_code == 0, done.output
-    assert Client().get_stack(f"imported-{name}").components == Client().get_stack(name).components
+    imported, registered = (Client().get_stack(prefix + name).components for prefix in ("other-", ""))
+    for kind, (component,) in registered.items():
+        assert imported[kind][0].configuration == component.configuration
 
 
 @pytest.mark.parametrize("name", sorted(SDK))
@@ -82,7 +87,7 @@ def test_the_pipeline_compiles_for_the_stack(stacks: Any, name: str) -> None:
 
     file, stack = stacks.read(PROJECT, name), Stack.from_model(Client().get_stack(name))
     pipeline = candidate.with_options(**file.run.model_dump())
-    pipeline.prepare(config=load(PROJECT, profile="gpu"))
+    pipeline.prepare(config=load(PROJECT, profile="gpu"), origin=None)
     compiled = Compiler().compile(pipeline, stack, PipelineRunConfiguration())
     settings = compiled.pipeline_configuration.settings
     component = file.components["orchestrator"].name
@@ -162,6 +167,26 @@ def test_the_training_job_is_one_that_kubernetes_accepts() -> None:
     first = f"{documents['Job']['metadata']['name']}-0.{job['template']['spec']['subdomain']}"
     assert distributed.rendezvous == f"{first}:{service['spec']['ports'][0]['port']}"
     assert service["metadata"]["name"] == job["template"]["spec"]["subdomain"]
+
+
+def test_the_other_pods_join_the_newest_tuning_that_is_not_done(tmp_path: Path) -> None:
+    documents = yaml.safe_load_all((PROJECT / "deploy/kubernetes/training.yaml").read_text())
+    (job,) = (document for document in documents if document["kind"] == "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    for place, name in enumerate(("abandoned", "begun", "done")):
+        folder = tmp_path / ".forgeline/tuning" / name
+        folder.mkdir(parents=True)
+        (folder / "job.json").touch()
+        os.utime(folder / "job.json", (place, place))
+    (folder / "result.json").touch()
+    program = tmp_path / "bin/python"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    env = {"JOB_COMPLETION_INDEX": "1", "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    command = [*container["command"], *container["args"]]
+    said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True, timeout=20)
+    assert said.stdout == "-m forgeline.tuning launch .forgeline/tuning/begun/job.json\n"
 
 
 def test_a_stack_makes_the_candidate_and_the_decision_is_taken_here(smoke_project: Project) -> None:
