@@ -22,10 +22,15 @@ def read_examples(
 ) -> tuple[list[Example], list[str]]:
     """Return a seeded sample of a split as tokenised examples, and the ids of their records.
 
+    Replies that people disliked are not learned from.
+
     Raises:
         TuningError: if the split is empty, or records are longer than `max_tokens` and not to be dropped.
     """
-    records = sample(read_records(path), limit, seed)
+    found = read_records(path)
+    records = sample([record for record in found if record.label is not False], limit, seed)
+    if disliked := sum(record.label is False for record in found):
+        print(f"{path}: {disliked} replies that people disliked are left out")
     if not records:
         raise TuningError(
             f"{path} holds no records: raise split.{path.stem} in configs/data.yaml, or add data, and run again."

@@ -23,6 +23,7 @@ from forgeline.tuning.team import Team
 if TYPE_CHECKING:
     import torch
 
+METHODS = {"dpo", "kto"}
 VALIDATION_EXAMPLES = 200
 
 
@@ -40,10 +41,8 @@ class Preferences:
 
         Raises:
             DataError: if the method cannot learn from what is there.
-            TuningError: if the settings do not go with the method.
             ModelError: if the start is not an adapter of this base.
         """
-        _check(config)
         kinds = Counter(example.label for example in learned.examples)
         if config.method == "kto" and len(kinds) == 1:
             raise DataError(
@@ -104,7 +103,8 @@ class Preferences:
         return {f"validation_{name}": score for name, score in scores.items()}
 
 
-def _check(config: Train) -> None:
+def check(config: Train) -> None:
+    """Raise TuningError if the settings do not go with the method."""
     if config.distributed.processes * config.distributed.nodes > 1:
         raise TuningError(f"train.method={config.method} trains in one process: set train.distributed.processes=1.")
     if config.method == "kto" and 1 in {config.batch_size, config.micro_batch}:
