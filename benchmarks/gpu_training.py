@@ -198,10 +198,10 @@ def peak_memory(device: str) -> float:
 def product_rate(path: Path, given: argparse.Namespace, _: str) -> dict[str, float]:
     """Return the device's bfloat16 matrix product rate, and what a token counts for, in FLOPs."""
     import torch
-    from forgeline.models.footprint import Shape
     from transformers import AutoConfig
 
     from forgeline.config import load
+    from forgeline.models.footprint import Shape
 
     size = 8192 if given.device == "cuda" else 512
     one, other = (torch.randn(size, size, dtype=torch.bfloat16, device=given.device) for _ in range(2))
@@ -258,7 +258,11 @@ def main() -> None:
         print(json.dumps(CHILDREN[given.only](path, given, given.variant)))
         return
     product, lora, qlora = (measured(name, given) for name in ("product", "lora", "qlora"))
-    tried = {variant: measured("trainer", given, variant) for variant in TRAINER_SETTINGS}
+    slow = given.device == "cpu"  # where compiling takes minutes
+    variants = [name for name, options in TRAINER_SETTINGS.items() if not (slow and options["torch_compile"])]
+        name for name, options in TRAINER_SETTINGS.items() if given.device == "cuda" or not options["torch_compile"]
+    ]
+    tried = {variant: measured("trainer", given, variant) for variant in variants}
     fitting = {variant: figures for variant, figures in tried.items() if figures}
     if product is None or lora is None or qlora is None or not fitting:
         raise SystemExit("Something does not fit this GPU: lower --rows.")

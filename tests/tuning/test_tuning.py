@@ -334,6 +334,13 @@ def test_more_tokens_than_the_context_holds_are_told_before_training(settings, s
         train(settings, splits, tmp_path, max_tokens=9000)
 
 
+def test_what_does_not_fit_the_memory_is_told_before_anything_is_loaded(settings, splits, tmp_path, monkeypatch):
+    monkeypatch.setattr("forgeline.tuning.room.free_memory", lambda device: 10e6)
+    monkeypatch.setattr(sys.modules["forgeline.tuning.tune"], "load_base", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(TuningError, match=r"Training needs 0.\d GB of memory and 0.0 GB is free: .*; train\..* needs"):
+        train(settings, splits, tmp_path, method="full")
+
+
 def test_targets_that_no_layer_bears_are_told_with_those_there_are(settings, splits, tmp_path):
     lora = settings.lora.model_copy(update={"targets": ["c_attn"]})
     with pytest.raises(

@@ -12,7 +12,7 @@ from typing import Any
 from forgeline.errors import TuningError
 from forgeline.progress import Bar, progress_bar
 from forgeline.tuning import checkpoint
-from forgeline.tuning.allocator import keep_freed_memory
+from forgeline.tuning.allocator import kept_memory
 from forgeline.tuning.checkpoint import Checkpoint
 from forgeline.tuning.curve import Curve
 from forgeline.tuning.descent import Descent
@@ -39,10 +39,10 @@ class Loop:
     def run(self) -> Checkpoint:
         """Train to the end; return the state there, with the best weights in the model."""
         config, state = self.job.config, self.state
-        keep_freed_memory()
         steps_per_epoch = math.ceil(len(self.objective.examples) / config.batch_size)
         total = steps_per_epoch * config.epochs
-        with progress_bar("tune", total, unit="tokens") if self.team.leads else nullcontext(Bar()) as progress:
+        shown = progress_bar("tune", total, unit="tokens") if self.team.leads else nullcontext(Bar())
+        with kept_memory(), shown as progress:
             progress.advance(state.step)
             while state.step < total and not exhausted(state.validation, config.patience):
                 epoch, offset = divmod(state.step, steps_per_epoch)
