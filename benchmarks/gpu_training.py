@@ -260,8 +260,6 @@ def main() -> None:
     product, lora, qlora = (measured(name, given) for name in ("product", "lora", "qlora"))
     slow = given.device == "cpu"  # where compiling takes minutes
     variants = [name for name, options in TRAINER_SETTINGS.items() if not (slow and options["torch_compile"])]
-        name for name, options in TRAINER_SETTINGS.items() if given.device == "cuda" or not options["torch_compile"]
-    ]
     tried = {variant: measured("trainer", given, variant) for variant in variants}
     fitting = {variant: figures for variant, figures in tried.items() if figures}
     if product is None or lora is None or qlora is None or not fitting:
