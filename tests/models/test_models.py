@@ -88,7 +88,7 @@ def test_the_loss_is_that_of_plain_autograd(base, examples):
             logits = base.model(ids).logits[0, len(example.prompt) - 1 : -1]
             loss = torch.nn.functional.cross_entropy(logits, torch.tensor(example.completion), reduction="sum")
             (loss / total_weight(examples)).backward()
-        torch.testing.assert_close(gradient, weight.grad, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(gradient, weight.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_a_head_whose_scores_are_changed_afterwards_is_told_and_followed(base, examples):
