@@ -131,5 +131,5 @@ def test_a_failing_step_is_one_sentence_and_loses_nothing(smoke_project):
     failed = smoke_project.forgeline("run", "--profile", "smoke", "--set", "train.max_tokens=3")
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
-    assert "fits train.max_tokens=3; raise it or shorten them" in failed.stderr.strip().splitlines()[-1]
+    assert "64 of 64 records are longer than train.max_tokens=3" in failed.stderr.strip().splitlines()[-1]
     assert smoke_project.served()["version"] == "1"
