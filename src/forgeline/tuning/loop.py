@@ -52,6 +52,9 @@ class Loop:
                     last = state.step == total
                     if last or (config.validate_steps and state.step % config.validate_steps == 0):
                         self._validate()
+                        if not math.isfinite(state.validation[-1]):
+                            state.losses[-1] = math.nan  # the last step has spoilt the weights
+                            self._give_up(state.step - 1, total)
                     if last or state.step % config.checkpoint_steps == 0:
                         self._save()
                     if exhausted(state.validation, config.patience):
