@@ -17,4 +17,5 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
 
 COPY . .
 RUN pip install --no-cache-dir --no-deps --editable .
-ENV OMP_WAIT_POLICY=PASSIVE MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN=false
+ENV OMP_WAIT_POLICY=PASSIVE MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN=false \
+    XDG_CACHE_HOME=/cache

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from forgeline.config.schema import Train
 
+VALIDATION_EXAMPLES = 200  # at most, of the validation split
+
 Log = Callable[[dict[str, float], int], None]
 
 

@@ -9,10 +9,9 @@ from typing import Any
 from forgeline.config.schema import Train
 from forgeline.errors import ModelError, TuningError
 from forgeline.models.adapter import ADAPTER, check_fits
+from forgeline.models.footprint import WHOLE
 from forgeline.models.load import base_folder, outline
 from forgeline.tuning.team import layers
-
-WHOLE = {"full", "scratch"}
 
 
 def trainable(model: Any, config: Train, seed: int, root: Path) -> Any:

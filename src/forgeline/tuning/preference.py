@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, Any
 from forgeline.config.schema import Train
 from forgeline.errors import DataError, TuningError
 from forgeline.models import LanguageModel
-from forgeline.tuning.job import Job
+from forgeline.tuning.job import VALIDATION_EXAMPLES, Job
 from forgeline.tuning.judged import Judged, Judgements, read_judged
 from forgeline.tuning.methods import with_adapter
 from forgeline.tuning.team import Team
 
 if TYPE_CHECKING:
     import torch
-
-METHODS = {"dpo", "kto"}
-VALIDATION_EXAMPLES = 200
 
 
 class Preferences:

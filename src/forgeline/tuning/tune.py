@@ -7,23 +7,21 @@ from pathlib import Path
 from forgeline.config.schema import Train
 from forgeline.errors import TuningError
 from forgeline.models import LanguageModel, base_folder, load_base, save_tuned
+from forgeline.models.footprint import PREFERENCES
 from forgeline.models.load import outline
 from forgeline.models.prefix import shared_prefix
 from forgeline.records import write_json
 from forgeline.tuning import checkpoint
 from forgeline.tuning.examples import read_examples
-from forgeline.tuning.job import Job, Log
+from forgeline.tuning.job import VALIDATION_EXAMPLES, Job, Log
 from forgeline.tuning.methods import trainable
 from forgeline.tuning.objective import Completions, Objective
-from forgeline.tuning.preference import METHODS as PREFERENCE
 from forgeline.tuning.preference import Preferences, check
 from forgeline.tuning.result import TunedModel
 from forgeline.tuning.room import Room
 from forgeline.tuning.scratch import new_model
 from forgeline.tuning.team import Team
 from forgeline.tuning.watch import exhausted
-
-VALIDATION_EXAMPLES = 200
 
 
 def tune(config: Train, train: Path, validation: Path, folder: Path, *, seed: int, root: Path, log: Log) -> TunedModel:
@@ -48,7 +46,7 @@ def tune(config: Train, train: Path, validation: Path, folder: Path, *, seed: in
     job = Job(config=config, train=train, validation=validation, folder=folder, seed=seed, root=root)
     done = folder / "result.json"
     if not done.exists():
-        if config.method in PREFERENCE:
+        if config.method in PREFERENCES:
             check(config)
         if config.distributed.processes * config.distributed.nodes > 1:
             from forgeline.tuning.launch import launch
@@ -103,7 +101,7 @@ def _base(job: Job, room: Room) -> LanguageModel:
 def _objective(job: Job, base: LanguageModel, room: Room) -> tuple[Objective, list[str], Train]:
     """Return what a method descends, the ids of the records it learns from, and the settings cut to fit."""
     config = job.config
-    if config.method in PREFERENCE:
+    if config.method in PREFERENCES:
         learned, unseen = (Preferences.read(path, base, job) for path in (job.train, job.validation))
         config = room.cut(base.model.config, config, [len(example) for example in learned.examples], 0)
         return Preferences(config, base, learned, unseen, job), learned.ids, config
