@@ -12,6 +12,7 @@ from forgeline.config.schema import Config, Cost, Evaluate, Project, Train
 from forgeline.data.versions import DataVersion
 from forgeline.evaluation import Report
 from forgeline.evaluation import evaluate as score
+from forgeline.evaluation.subjects import Local
 from forgeline.lineage import value_digest
 from forgeline.models import load_base, load_tuned
 from forgeline.registry import evidence, promotion, start, tracking, versions
@@ -53,7 +54,8 @@ def evaluate_base(
         return str(path)
     with tracking.run(project, "base", key, {"forgeline.kind": "base", "forgeline.data": data.digest}) as run:
         run.reads(data, "test")
-        report = score(load_base(train, Path.cwd()), "base", Path(data.paths["test"]), evaluate, project.seed)
+        subject = Local("base", load_base(train, Path.cwd()), evaluate.batch_size)
+        report = score(subject, Path(data.paths["test"]), evaluate, project.seed)
         run.evaluation(report, evaluate.sample_rows)
     report.save(path)
     _say(report)
@@ -107,8 +109,8 @@ def evaluate_candidate(
     path = EVALUATIONS / f"candidate-{tuned.key[:16]}-{evaluate.digest()[:8]}.json"
     with tracking.run(project, "candidate", tuned.key, {}) as run:
         run.reads(data, "test")
-        language_model = load_tuned(train, Path(tuned.model.path), Path.cwd())
-        report = score(language_model, "candidate", Path(data.paths["test"]), evaluate, project.seed)
+        subject = Local("candidate", load_tuned(train, Path(tuned.model.path), Path.cwd()), evaluate.batch_size)
+        report = score(subject, Path(data.paths["test"]), evaluate, project.seed)
         run.evaluation(report, evaluate.sample_rows)
     report.save(path)
     _say(report)

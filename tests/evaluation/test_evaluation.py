@@ -9,7 +9,7 @@ from forgeline.errors import EvaluationError
 from forgeline.evaluation import Report, difference, evaluate
 from forgeline.evaluation.bootstrap import interval, paired_difference
 from forgeline.evaluation.metrics import Bleu, Chrf, Perplexity, StopRate
-from forgeline.models import encode_example
+from forgeline.evaluation.subjects import Local
 from forgeline.records import Record, write_jsonl
 
 REPLIES = ["the train leaves at 05:00 .", "goodbye", "it is a 4 star hotel in the east", ""]
@@ -43,12 +43,12 @@ def settings():
 def report(base, settings, tmp_path_factory):
     test = tmp_path_factory.mktemp("splits") / "test.jsonl"
     write_jsonl(test, map(record, range(5)))
-    return evaluate(base, "base", test, settings, seed=3)
+    return evaluate(Local("base", base), test, settings, seed=3)
 
 
 def test_bleu_and_chrf_are_sacrebleus():
-    bleu = Bleu(keep_in_memory=True).compute(predictions=REPLIES, references=REFERENCES)
-    chrf = Chrf(keep_in_memory=True).compute(predictions=REPLIES, references=REFERENCES)
+    bleu = Bleu().compute(predictions=REPLIES, references=REFERENCES)
+    chrf = Chrf().compute(predictions=REPLIES, references=REFERENCES)
     assert bleu["bleu"] == pytest.approx(BLEU().corpus_score(REPLIES, STREAMS).score, abs=1e-9)
     assert chrf["chrf"] == pytest.approx(CHRF().corpus_score(REPLIES, STREAMS).score, abs=1e-9)
     assert len(bleu["statistics"]) == len(REPLIES)
@@ -56,15 +56,13 @@ def test_bleu_and_chrf_are_sacrebleus():
 
 
 def test_perplexity_weighs_tokens_not_examples(base):
-    examples = [encode_example(base.tokenizer, Record.model_validate(record(n))) for n in range(2)]
-    columns = {"prompts": [e.prompt for e in examples], "completions": [e.completion for e in examples]}
-    found = Perplexity(base).compute(**columns)
-    (first, n), (second, m) = found["statistics"]
+    (first, n), (second, m) = Local("base", base).losses([Record.model_validate(record(n)) for n in range(2)])
+    found = Perplexity().compute(nats=[first, second], scored_tokens=[n, m])
     assert found["perplexity"] == pytest.approx(math.exp((first + second) / (n + m)))
 
 
 def test_stop_rate_is_a_share():
-    assert StopRate(keep_in_memory=True).compute(predictions=[True, False, True, True])["stop_rate"] == 0.75
+    assert StopRate().compute(stopped=[True, False, True, True])["stop_rate"] == 0.75
 
 
 def test_a_report_holds_values_intervals_and_every_reply(report, tmp_path):
@@ -95,7 +93,7 @@ def test_perplexity_is_never_compared_across_vocabularies(report, settings):
 def test_an_empty_test_split_is_told(base, settings, tmp_path):
     write_jsonl(tmp_path / "test.jsonl", [])
     with pytest.raises(EvaluationError, match=r"holds no test prompts: raise split.test"):
-        evaluate(base, "base", tmp_path / "test.jsonl", settings, seed=1)
+        evaluate(Local("base", base), tmp_path / "test.jsonl", settings, seed=1)
 
 
 def test_a_missing_report_is_told(tmp_path):
@@ -106,16 +104,16 @@ def test_a_missing_report_is_told(tmp_path):
 def test_the_interval_of_a_mean_is_the_textbook_one():
     sample = np.random.default_rng(0).normal(5, 2, size=400)
     table = np.column_stack([sample, np.ones(400)])
-    found = interval(table, StopRate.value, samples=2000, confidence=0.95, seed=1)
+    found = interval(StopRate(), table, samples=2000, confidence=0.95, seed=1)
     margin = 1.96 * sample.std() / math.sqrt(400)
     assert found.value == pytest.approx(sample.mean())
     assert (found.high - found.low) / 2 == pytest.approx(margin, rel=0.08)
-    assert found == interval(table, StopRate.value, samples=2000, confidence=0.95, seed=1)
+    assert found == interval(StopRate(), table, samples=2000, confidence=0.95, seed=1)
 
 
 def test_pairing_cancels_what_the_two_share():
     rng = np.random.default_rng(0)
     shared, gain = rng.normal(0, 10, 300), rng.normal(1, 0.1, 300)
     mine, theirs = (np.column_stack([values, np.ones(300)]) for values in (shared + gain, shared))
-    found = paired_difference(mine, theirs, StopRate.value, samples=500, confidence=0.95, seed=1)
+    found = paired_difference(StopRate(), mine, theirs, samples=500, confidence=0.95, seed=1)
     assert 0.9 < found.low < found.value < found.high < 1.1

@@ -9,7 +9,10 @@ from forgeline.registry import evidence, tracking, versions
 from forgeline.registry.gates import judge
 
 PROJECT = Path(__file__).parents[2]
-REPORT = Report(model="m", test_digest="d", signature="s", metrics={}, seconds={}, rows=[], statistics={})
+REPORT = Report(
+    model="m", at="2026-11-01T00:00:00+00:00", test_digest="d", vocabulary="v", signature="s", settings={}, metrics={},
+    not_measured={}, seconds={}, rows=[], statistics={},
+)  # fmt: skip
 DATA = DataVersion(
     digest="d",
     hashes={"test": "h"},

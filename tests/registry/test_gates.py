@@ -40,7 +40,8 @@ def test_a_gate_says_what_and_why(gate, outcome, reason):
 
 
 def test_models_of_other_tokens_have_no_common_perplexity():
-    [verdict] = judge(Policy(gates={"g": Gate(evidence="perplexity", against="base", max=0)}), EVIDENCE)
+    known = EVIDENCE.model_copy(update={"values": {"perplexity": estimate(4, 3, 5)}})
+    [verdict] = judge(Policy(gates={"g": Gate(evidence="perplexity", against="base", max=0)}), known)
     assert verdict.outcome == "unknown"
     assert verdict.reason == "no evidence of perplexity against base: their tokens are not the same"
 

@@ -158,17 +158,10 @@ def _deploy(config: Config, version: int) -> None:
 def _score(config: Config, name: str) -> Any:
     from forgeline.data.versions import current
     from forgeline.evaluation import evaluate as score
-    from forgeline.models import load_base, load_tuned
-    from forgeline.registry import versions
+    from forgeline.serving.subjects import subject
 
     test = config.root / current(config.root).paths["test"]
-    if name == "base":
-        language_model = load_base(config.train, config.root)
-    else:
-        version = versions.get(config.project, name)
-        settings = versions.train_settings(config.project, version)
-        language_model = load_tuned(settings, versions.tuned_folder(config.project, version), config.root)
-    return score(language_model, name, test, config.evaluate, config.project.seed)
+    return score(subject(config, name), test, config.evaluate, config.project.seed)
 
 
 def _plain(estimates: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from forgeline.config import catalogue
 from forgeline.config.schema import SECTIONS, Config, Sweep, Train
+from forgeline.config.schema.policy import EVIDENCE
 from forgeline.errors import ConfigError
 
 Layer = tuple[str, dict[str, Any]]  # where the values stand, for messages; the values by section
@@ -68,6 +69,8 @@ def load(root: Path | None = None, profile: str | None = None, overrides: Sequen
         faults += [_describe(fault, layers) for fault in error.errors()]
     if unsound.isdisjoint({"train", "sweep"}):
         faults += dict.fromkeys(_space_faults(merged, layers))
+    if unsound.isdisjoint({"project", "policy"}):
+        faults += _evidence_faults(merged, layers)
     if faults:
         count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
         raise ConfigError(f"The configuration has {count}:\n" + "\n".join(f"  {fault}" for fault in faults))
@@ -106,6 +109,21 @@ def _space_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[str]:
             except ValidationError as error:
                 place = (f"{where}: sweep.space", _nest(key.split("."), value))
                 yield from (_describe({**fault, "loc": ("train", *fault["loc"])}, [place]) for fault in error.errors())
+
+
+def _evidence_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[str]:
+    """Yield the gates and success metrics on evidence that nothing measures."""
+    legal = [*(merged["evaluate"].get("metrics") or ()), *EVIDENCE]
+    named: dict[tuple[str, ...], str] = {("project", "success", goal): goal for goal in merged["project"]["success"]}
+    for gate, rule in merged["policy"]["gates"].items():
+        named["policy", "gates", gate, "evidence"] = rule["evidence"]
+    for location, evidence in named.items():
+        if evidence not in legal:
+            where = next(name for name, layer in reversed(layers) if _reaches(layer, location))
+            yield (
+                f"{where}: {'.'.join(location)}: nothing measures {evidence}; legal: {', '.join(legal)}"
+                f"{_nearest(evidence, legal)}"
+            )
 
 
 def _read(root: Path, name: str, faults: list[str]) -> dict[str, Any]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-Table = NDArray[np.float64]
-Value = Callable[[Table], float]
+from forgeline.evaluation.metrics.corpus import CorpusMetric, Table
 
 
 class Estimate(BaseModel):
@@ -26,27 +22,35 @@ class Estimate(BaseModel):
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def interval(table: Table, value: Value, samples: int, confidence: float, seed: int) -> Estimate:
+def interval(metric: CorpusMetric, table: Table, samples: int, confidence: float, seed: int) -> Estimate:
     """Return a metric's value and interval from its (examples × k) statistics."""
-    values = [value(totals) for totals in _resample(table, samples, seed)]
-    return _estimate(value(table.sum(axis=0)), values, len(table), confidence)
+    draws = resamples(len(table), samples, seed)
+    return percentiles(_whole(metric, table), metric.values(table, draws), len(table), confidence)
 
 
-def paired_difference(table: Table, other: Table, value: Value, samples: int, confidence: float, seed: int) -> Estimate:
-    """Return value(table) − value(other) and its interval; row i of both tables is the same example."""
-    pairs = zip(_resample(table, samples, seed), _resample(other, samples, seed), strict=True)
-    values = [value(mine) - value(theirs) for mine, theirs in pairs]
-    return _estimate(value(table.sum(axis=0)) - value(other.sum(axis=0)), values, len(table), confidence)
+def paired_difference(
+    metric: CorpusMetric, table: Table, other: Table, samples: int, confidence: float, seed: int
+) -> Estimate:
+    """Return the value of `table` − that of `other`, and its interval; row i of both is the same example."""
+    draws = resamples(len(table), samples, seed)
+    values = metric.values(table, draws) - metric.values(other, draws)
+    return percentiles(_whole(metric, table) - _whole(metric, other), values, len(table), confidence)
 
 
-def _resample(table: Table, samples: int, seed: int) -> Table:
-    """Return (samples × k) column sums of tables drawn with replacement; the same draw for the same seed."""
-    draws = np.random.default_rng(seed).multinomial(len(table), np.full(len(table), 1 / len(table)), samples)
-    totals: Table = draws.astype(float) @ table
-    return totals
+def resamples(n: int, samples: int, seed: int) -> Table:
+    """Return (samples × n) counts of how often each example is drawn; the same for the same seed."""
+    drawn = np.random.default_rng(seed).integers(n, size=(samples, n))
+    places = drawn + np.arange(samples)[:, None] * n
+    counts: Table = np.bincount(places.ravel(), minlength=samples * n).reshape(samples, n).astype(float)
+    return counts
 
 
-def _estimate(point: float, values: list[float], n: int, confidence: float) -> Estimate:
+def percentiles(point: float, values: Table, n: int, confidence: float) -> Estimate:
+    """Return a value with the interval that leaves out the same share of resampled `values` on both sides."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Estimate(value=point, low=float(low), high=float(high), n=n, confidence=confidence)
+
+
+def _whole(metric: CorpusMetric, table: Table) -> float:
+    return float(metric.values(table, np.ones((1, len(table))))[0])

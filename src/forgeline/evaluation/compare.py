@@ -7,31 +7,37 @@ import numpy as np
 from forgeline.config.schema import Evaluate
 from forgeline.errors import EvaluationError
 from forgeline.evaluation.bootstrap import Estimate, paired_difference
-from forgeline.evaluation.metrics import BY_TOKEN, METRICS
+from forgeline.evaluation.metrics import create
 from forgeline.evaluation.report import Report
 
 
 def difference(report: Report, other: Report, config: Evaluate, seed: int) -> dict[str, Estimate]:
-    """Return report − other for each metric, with paired bootstrap intervals.
+    """Return report − other for each metric that both have, with paired bootstrap intervals.
 
     Models that cut text into different tokens have no difference of perplexity: it is an average over tokens.
 
     Raises:
-        EvaluationError: if the two were scored on different prompts.
+        EvaluationError: if the two were scored on different prompts, or a metric with different options.
     """
     if report.test_digest != other.test_digest:
         raise EvaluationError(
             f"{report.model} and {other.model} were scored on different test prompts: evaluate {other.model} again."
         )
+    shared = [name for name in report.settings if name in other.settings]
+    if unlike := [name for name in shared if report.settings[name] != other.settings[name]]:
+        raise EvaluationError(
+            f"{report.model} and {other.model} were scored with other settings of {', '.join(unlike)}: "
+            f"evaluate {other.model} again."
+        )
     return {
-        metric: paired_difference(
-            np.array(report.statistics[metric]),
-            np.array(other.statistics[metric]),
-            METRICS[metric].value,
+        name: paired_difference(
+            metric,
+            np.array(report.statistics[name]),
+            np.array(other.statistics[name]),
             config.bootstrap_samples,
             config.confidence,
             seed,
         )
-        for metric in report.metrics
-        if metric not in BY_TOKEN or report.vocabulary == other.vocabulary
+        for name, metric in create({name: report.settings[name] for name in shared}).items()
+        if not metric.by_token or report.vocabulary == other.vocabulary
     }

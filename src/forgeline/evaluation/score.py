@@ -1,9 +1,11 @@
-"""Evaluate one model on the frozen test prompts."""
+"""Evaluate one subject on the frozen test prompts."""
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import numpy as np
 from forgeline.config.schema import Evaluate
 from forgeline.errors import EvaluationError
 from forgeline.evaluation.bootstrap import interval
-from forgeline.evaluation.metrics import METRICS, Bleu, Chrf, CorpusMetric, Perplexity, StopRate
+from forgeline.evaluation.metrics import Bleu, create
 from forgeline.evaluation.report import Report, Row
+from forgeline.evaluation.subjects import Subject
 from forgeline.lineage import value_digest
-from forgeline.models import LanguageModel, encode_example, generate
+from forgeline.models import Reply
 from forgeline.progress import progress_bar
 from forgeline.records import Record, read_records
 
@@ -34,62 +37,81 @@ def test_records(path: Path, limit: int | None, seed: int) -> list[Record]:
     return records
 
 
-def evaluate(language_model: LanguageModel, name: str, test: Path, config: Evaluate, seed: int) -> Report:
-    """Return a model's report: greedy replies scored by BLEU, chrF and stop rate, and its perplexity.
+def evaluate(subject: Subject, test: Path, config: Evaluate, seed: int) -> Report:
+    """Return a subject's report: its greedy replies, scored by the metrics that `config` names.
 
     Args:
-        language_model: what to score.
-        name: what the report calls it.
+        subject: what to score.
         test: the test split; each record's references are its accepted replies.
-        config: how many prompts, how long a reply, how sure.
+        config: how many prompts, how long a reply, which metrics, how sure.
         seed: of the sample and the bootstrap.
     """
     records = test_records(test, config.max_prompts, seed)
-    examples = [encode_example(language_model.tokenizer, record) for record in records]
-    references = [record.references or [record.completion] for record in records]
-
+    metrics = create(config.metrics)
     started = time.perf_counter()
-    with progress_bar(f"evaluate {name}", len(examples), unit="replies") as progress:
-        replies = generate(
-            language_model,
-            [example.prompt for example in examples],
+    with progress_bar(f"evaluate {subject.name}", len(records), unit="replies") as progress:
+        replies = subject.replies(
+            [record.prompt for record in records],
             config.max_new_tokens,
-            config.batch_size,
             advance=lambda count: progress.advance(count, amount=count),
         )
     generated = time.perf_counter()
-    texts = [reply.text for reply in replies]
-    scored: dict[str, tuple[CorpusMetric, dict[str, Any]]] = {
-        "bleu": (Bleu(keep_in_memory=True), {"predictions": texts, "references": references}),
-        "chrf": (Chrf(keep_in_memory=True), {"predictions": texts, "references": references}),
-        "stop_rate": (StopRate(keep_in_memory=True), {"predictions": [reply.stopped for reply in replies]}),
-        "perplexity": (
-            Perplexity(language_model),
-            {"prompts": [e.prompt for e in examples], "completions": [e.completion for e in examples]},
-        ),
+    columns = _columns(subject, records, replies)
+    missing = {name: set(metric.columns) - columns.keys() for name, metric in metrics.items()}
+    statistics = {
+        name: metric.compute(**{column: columns[column] for column in metric.columns})["statistics"]
+        for name, metric in metrics.items()
+        if not missing[name]
     }
-    statistics = {metric: scorer.compute(**columns)["statistics"] for metric, (scorer, columns) in scored.items()}
+    samples, confidence = config.bootstrap_samples, config.confidence
     return Report(
-        model=name,
+        model=subject.name,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
         test_digest=value_digest([record.model_dump() for record in records]),
-        vocabulary=language_model.vocabulary,
+        vocabulary=subject.vocabulary,
         signature=Bleu.signature(),
+        settings={name: dict(config.metrics[name] or {}) for name in statistics},
         metrics={
-            metric: interval(np.array(table), METRICS[metric].value, config.bootstrap_samples, config.confidence, seed)
-            for metric, table in statistics.items()
+            name: interval(metrics[name], np.array(table), samples, confidence, seed)
+            for name, table in statistics.items()
+        },
+        not_measured={
+            name: f"{subject.name} does not tell {', '.join(sorted(lacks))}" for name, lacks in missing.items() if lacks
         },
         seconds={"generate": round(generated - started, 3), "score": round(time.perf_counter() - generated, 3)},
         rows=[
             Row(
                 id=record.id,
-                prompt=record.messages[-2].content,
+                prompt=_asked(record),
                 references=accepted,
                 reply=reply.text,
                 tokens=reply.tokens,
                 stopped=reply.stopped,
                 groups=record.groups,
             )
-            for record, accepted, reply in zip(records, references, replies, strict=True)
+            for record, accepted, reply in zip(records, columns["references"], replies, strict=True)
         ],
         statistics=statistics,
     )
+
+
+def _columns(subject: Subject, records: Sequence[Record], replies: Sequence[Reply]) -> dict[str, list[Any]]:
+    """Return what is known of each prompt, under the names of `metrics.COLUMNS`."""
+    columns: dict[str, list[Any]] = {
+        "predictions": [reply.text for reply in replies],
+        "references": [record.references or [record.completion] for record in records],
+        "prompts": [_asked(record) for record in records],
+        "stopped": [reply.stopped for reply in replies],
+        "tokens": [reply.tokens for reply in replies],
+        "waited": [reply.waited for reply in replies],
+        "seconds": [reply.seconds for reply in replies],
+    }
+    losses = subject.losses(records)
+    if losses is not None:
+        columns["nats"], columns["scored_tokens"] = (list(column) for column in zip(*losses, strict=True))
+    return columns
+
+
+def _asked(record: Record) -> str:
+    """Return the last turn before the reply; a record of plain text has none."""
+    return record.messages[-2].content if len(record.messages) > 1 else ""

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from forgeline.errors import ModelError
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def base_of(folder: Path) -> str:
+    """Return the source of the base that an adapter says it was made for.
+
+    Raises:
+        ModelError: if it does not say.
+    """
+    source = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not source:
+        raise ModelError(f"{folder / ADAPTER} names no base model: write BASE+{folder}.")
+    return str(source)
 
 
 def check_fits(folder: Path, base: Any, source: str) -> None:

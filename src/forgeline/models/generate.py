@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,16 @@ from forgeline.models.prefix import read_prefix, shared_prefix
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said: its text, its length in tokens, and whether it ended by itself."""
+    """What the model said: its text, its length in tokens, and whether it ended by itself.
+
+    `waited` is the seconds until its whole batch was there, `seconds` its even share of them.
+    """
 
     text: str
     tokens: int
     stopped: bool
+    waited: float
+    seconds: float
 
 
 def generate(
@@ -36,7 +42,7 @@ def generate(
     replies: dict[int, Reply] = {}
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+        began, batch = time.perf_counter(), order[start : start + batch_size]
         shared = shared_prefix([prompts[index] for index in batch])
         width = max(len(prompts[index]) for index in batch)
         ids = torch.full((len(batch), width), tokenizer.pad_token_id)
@@ -55,9 +61,12 @@ def generate(
                 do_sample=False,
                 eos_token_id=stop_ids,
             )
-        for index, tokens in zip(batch, output[:, width:].tolist(), strict=True):
+        generated = output[:, width:].tolist()
+        waited = time.perf_counter() - began
+        for index, tokens in zip(batch, generated, strict=True):
             end = next((place for place, token in enumerate(tokens) if token in stop_ids), None)
             text = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
-            replies[index] = Reply(text, len(tokens) if end is None else end + 1, end is not None)
+            length = len(tokens) if end is None else end + 1
+            replies[index] = Reply(text, length, end is not None, waited, waited / len(batch))
         advance(len(batch))
     return [replies[index] for index in range(len(prompts))]

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 
 from forgeline.config.schema import Gate, Policy, Project
 from forgeline.evaluation.bootstrap import Estimate
-from forgeline.evaluation.metrics import BY_TOKEN
 
 Outcome = Literal["pass", "fail", "unknown"]
 
@@ -64,8 +63,8 @@ def _judge(name: str, gate: Gate, evidence: Evidence) -> Verdict:
     bounds = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
     note = f" ({evidence.notes[gate.evidence]})" if gate.evidence in evidence.notes else ""
     if found is None:
-        compared = gate.against is not None and gate.against in evidence.differences
-        why = ": their tokens are not the same" if compared and gate.evidence in BY_TOKEN else ""
+        compared = gate.against in evidence.differences and gate.evidence in evidence.values
+        why = ": their tokens are not the same" if compared else ""
         return Verdict(gate=name, outcome="unknown", reason=f"no evidence of {what}{why}{note}")
     if not gate.confident:
         value = found.value if isinstance(found, Estimate) else found

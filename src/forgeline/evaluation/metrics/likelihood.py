@@ -1,0 +1,31 @@
+"""Metrics of how likely a model finds what people wrote."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from forgeline.evaluation.metrics.corpus import CorpusMetric, Table
+
+
+class Perplexity(CorpusMetric):
+    """Token-weighted perplexity of the accepted completions under the model.
+
+    The exponential of the summed loss of all completion tokens over their number, so a long
+    completion counts for its length. Statistics: loss in nats, tokens.
+    """
+
+    columns = ("nats", "scored_tokens")
+    source = "Jelinek et al., Perplexity: a measure of the difficulty of speech recognition tasks, 1977"
+    better = "lower"
+    by_token = True
+
+    def statistics(self, nats: list[float], scored_tokens: list[float]) -> Table:
+        """Return (loss in nats, tokens) for each completion."""
+        return np.stack([nats, scored_tokens], axis=1)
+
+    @staticmethod
+    def value(totals: Table) -> float:
+        """Return exp(loss / tokens)."""
+        return math.exp(totals[0] / totals[1])

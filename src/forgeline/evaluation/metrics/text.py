@@ -1,0 +1,62 @@
+"""Metrics of a reply's words beside those that people wrote."""
+
+from __future__ import annotations
+
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF
+
+from forgeline.evaluation.metrics.corpus import REPLIES, CorpusMetric, Table
+
+
+class Bleu(CorpusMetric):
+    """Corpus BLEU, 0 to 100, against one or more references an example, as sacreBLEU computes it.
+
+    Statistics: matches and n-grams of orders 1 to 4, hypothesis length, closest reference length.
+    """
+
+    columns = tuple(REPLIES)
+    source = "Papineni et al., 2002; Post, A Call for Clarity in Reporting BLEU Scores, 2018 (sacreBLEU)"
+    scorer = BLEU(effective_order=True)  # silences a warning about sentence scores, which are not used
+
+    def statistics(self, predictions: list[str], references: list[list[str]]) -> Table:
+        """Return (matches × 4, n-grams × 4, hypothesis length, reference length) for each example."""
+        scores = [self.scorer.sentence_score(*pair) for pair in zip(predictions, references, strict=True)]
+        return np.array([[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores], dtype=float)
+
+    @staticmethod
+    def value(totals: Table) -> float:
+        """Return corpus BLEU with sacreBLEU's default smoothing."""
+        counts = [int(total) for total in totals]
+        score: float = BLEU.compute_bleu(counts[:4], counts[4:8], counts[8], counts[9], smooth_method="exp").score
+        return score
+
+    @staticmethod
+    def signature() -> str:
+        """Return sacreBLEU's signature of how the score was computed; the number of references varies."""
+        scorer = BLEU()
+        scorer.corpus_score(["x"], [["x"]])
+        return str(scorer.get_signature()).replace("nrefs:1", "nrefs:var")
+
+
+class Chrf(CorpusMetric):
+    """Corpus chrF2, 0 to 100, against the best-matching reference of each example, as sacreBLEU computes it.
+
+    Statistics: hypothesis, reference and matching character n-grams of orders 1 to 6.
+    """
+
+    columns = tuple(REPLIES)
+    source = "Popović, chrF: character n-gram F-score for automatic MT evaluation, 2015 (sacreBLEU)"
+    scorer = CHRF()
+
+    def statistics(self, predictions: list[str], references: list[list[str]]) -> Table:
+        """Return (hypothesis, reference, match) counts of six orders for each example."""
+        most = max(map(len, references))
+        streams = [[refs[n] if n < len(refs) else None for refs in references] for n in range(most)]
+        # sacreBLEU has no public way to its per-example statistics.
+        return np.array(self.scorer._extract_corpus_statistics(predictions, streams), dtype=float)
+
+    @staticmethod
+    def value(totals: Table) -> float:
+        """Return chrF2 of the summed counts."""
+        score: float = Chrf.scorer._compute_f_score([int(total) for total in totals])
+        return score
