@@ -23,6 +23,14 @@ from forgeline.models import LanguageModel, base_folder, load_base
 PROJECT = Path(__file__).parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one file in one worker, and all files that stand on the finished run in the same one."""
+    line = {item.path for item in items if "smoke_project" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("line" if item.path in line else item.path.stem))
+
+
 @dataclass(frozen=True)
 class Project:
     """A copy of the project in a folder of its own, with a ZenML store and a port of its own."""

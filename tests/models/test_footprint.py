@@ -74,7 +74,7 @@ def test_what_examples_share_and_their_real_lengths_count_once():
 
 
 def test_the_largest_part_that_fits_is_taken_and_checkpointing_only_if_none_does():
-    train, lengths = settings(), [512] * 64
+    train, lengths = settings("batch_size=16"), [512] * 64
     whole = fit(LARGE, train, lengths, "cuda", "bfloat16", 100e9)
     assert (whole.micro_batch, whole.checkpointing) == (16, False)
     part = fit(LARGE, train, lengths, "cuda", "bfloat16", 30e9)
