@@ -41,6 +41,11 @@ def test_validate_says_all_that_is_wrong_without_a_traceback(monkeypatch, capsys
     assert "did you mean epochs?" in told and "Traceback" not in told
 
 
+def test_validate_knows_the_options_of_metrics(monkeypatch, capsys):
+    assert run(monkeypatch, "validate", "--set", "evaluate.metrics.bleu.smoth=exp") == 1
+    assert "metrics.bleu: Bleu does not take {'smoth': 'exp'}" in capsys.readouterr().err
+
+
 def test_doctor_finds_this_machine_fit(monkeypatch, capsys):
     assert run(monkeypatch, "doctor", "--json") == 0
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}

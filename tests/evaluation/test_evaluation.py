@@ -2,24 +2,14 @@ import math
 
 import numpy as np
 import pytest
-from sacrebleu.metrics import BLEU, CHRF
 
 from forgeline.config import load
 from forgeline.errors import EvaluationError
 from forgeline.evaluation import Report, difference, evaluate
 from forgeline.evaluation.bootstrap import interval, paired_difference
-from forgeline.evaluation.metrics import Bleu, Chrf, Perplexity, StopRate
+from forgeline.evaluation.metrics import Bleu, Perplexity, StopRate
 from forgeline.evaluation.subjects import Local
 from forgeline.records import Record, write_jsonl
-
-REPLIES = ["the train leaves at 05:00 .", "goodbye", "it is a 4 star hotel in the east", ""]
-REFERENCES = [
-    ["The train leaves at 05:00.", "It leaves at 05:00."],
-    ["Goodbye!"],
-    ["It is a 4 star hotel in the east.", "A 4 star hotel.", "The hotel has 4 stars."],
-    ["Anything else?"],
-]
-STREAMS = [[refs[n] if n < len(refs) else None for refs in REFERENCES] for n in range(3)]
 
 
 def record(number: int) -> dict:
@@ -46,12 +36,7 @@ def report(base, settings, tmp_path_factory):
     return evaluate(Local("base", base), test, settings, seed=3)
 
 
-def test_bleu_and_chrf_are_sacrebleus():
-    bleu = Bleu().compute(predictions=REPLIES, references=REFERENCES)
-    chrf = Chrf().compute(predictions=REPLIES, references=REFERENCES)
-    assert bleu["bleu"] == pytest.approx(BLEU().corpus_score(REPLIES, STREAMS).score, abs=1e-9)
-    assert chrf["chrf"] == pytest.approx(CHRF().corpus_score(REPLIES, STREAMS).score, abs=1e-9)
-    assert len(bleu["statistics"]) == len(REPLIES)
+def test_the_signature_says_how_bleu_was_computed():
     assert "nrefs:var" in Bleu.signature() and "tok:13a" in Bleu.signature()
 
 
@@ -61,12 +46,8 @@ def test_perplexity_weighs_tokens_not_examples(base):
     assert found["perplexity"] == pytest.approx(math.exp((first + second) / (n + m)))
 
 
-def test_stop_rate_is_a_share():
-    assert StopRate().compute(stopped=[True, False, True, True])["stop_rate"] == 0.75
-
-
-def test_a_report_holds_values_intervals_and_every_reply(report, tmp_path):
-    assert set(report.metrics) == {"bleu", "chrf", "perplexity", "stop_rate"}
+def test_a_report_holds_values_intervals_and_every_reply(report, settings, tmp_path):
+    assert list(report.metrics) == list(settings.metrics) and not report.not_measured
     assert all(estimate.low <= estimate.value <= estimate.high for estimate in report.metrics.values())
     assert [row.references[1] for row in report.rows] == ["Soon."] * 3
     report.save(tmp_path / "report.json")
@@ -78,6 +59,15 @@ def test_a_model_differs_from_itself_by_nothing(report, settings):
         assert (estimate.value, estimate.low, estimate.high) == (0, 0, 0)
 
 
+def test_what_cannot_be_measured_is_told_and_the_rest_is(base, settings, tmp_path):
+    disliked = {**record(0), "references": [], "label": False}
+    write_jsonl(tmp_path / "test.jsonl", [record(1), disliked])
+    chosen = settings.model_copy(update={"metrics": {"bleu": None, "length": None}})
+    report = evaluate(Local("base", base), tmp_path / "test.jsonl", chosen, seed=1)
+    assert list(report.metrics) == ["length"]
+    assert report.not_measured == {"bleu": "bleu compares with references, and 1 of 2 prompts have none."}
+
+
 def test_unlike_test_sets_are_never_compared(report, settings):
     other = report.model_copy(update={"test_digest": "other", "model": "champion"})
     with pytest.raises(EvaluationError, match="different test prompts: evaluate champion again"):
@@ -86,7 +76,7 @@ def test_unlike_test_sets_are_never_compared(report, settings):
 
 def test_perplexity_is_never_compared_across_vocabularies(report, settings):
     other = report.model_copy(update={"vocabulary": "other"})
-    assert set(difference(report, other, settings, seed=1)) == {"bleu", "chrf", "stop_rate"}
+    assert {*settings.metrics} - {*difference(report, other, settings, seed=1)} == {"perplexity", "throughput"}
     assert len(report.vocabulary) == 64
 
 

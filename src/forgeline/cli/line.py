@@ -53,13 +53,15 @@ def train(profile: Profile = None, set_: Set = None, stack: Stack = None, as_jso
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A version number, an alias, or base.")] = "champion",
-    against: Annotated[str | None, typer.Option(help="Compare with this version, alias, or base.")] = None,
+    model: Annotated[
+        str, typer.Argument(help="A version, an alias, base, a URL, a bundle, a folder (docs/evaluation.md).")
+    ] = "champion",
+    against: Annotated[str | None, typer.Option(help="Compare with this, named in the same way.")] = None,
     profile: Profile = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Score a registered model, or the base, on the frozen test prompts of the data in hand."""
+    """Score a model on the frozen test prompts of the data in hand."""
     from forgeline.cli.output import emit, reserved, table
 
     config = _enter(profile, set_)
@@ -71,11 +73,19 @@ def evaluate(
         differences = difference(report, other, config.evaluate, config.project.seed) if other else {}
     if as_json:
         emit(
-            {"model": model, "metrics": _plain(report.metrics), "against": against, "differences": _plain(differences)}
+            {
+                "model": model,
+                "metrics": _plain(report.metrics),
+                "not_measured": report.not_measured,
+                "against": against,
+                "differences": _plain(differences),
+            }
         )
         return
     rows = [(name, estimate, differences.get(name, "")) for name, estimate in report.metrics.items()]
     table(f"{model} on {len(report.rows)} test prompts", ("metric", "value", f"against {against}"), rows)
+    for name, why in report.not_measured.items():
+        print(f"not measured: {name}: {why}")
 
 
 def _enter(profile: str | None, set_: list[str] | None) -> Config:
@@ -111,9 +121,11 @@ def _unchanged(config: Config, *, deploy: bool) -> dict[str, Any] | None:
 def _walk(config: Config, stack: str | None, *, deploy: bool) -> dict[str, Any]:
     """Run the training line and, if its version was promoted, the deployment line; return what was done."""
     from forgeline.cli import summary
+    from forgeline.evaluation.metrics import create
     from forgeline.registry import versions
     from forgeline.registry.fingerprint import fingerprint
 
+    create(config.evaluate.metrics)  # a wrong option is told before anything is computed
     data, version, verdicts, promoted = _train_on(config, stack) if stack else _train(config)
     versions.set_fingerprint(config.project, fingerprint(config, data))
     if promoted and deploy:

@@ -14,6 +14,9 @@ def validate(profile: Profile = None, set_: Set = None, as_json: Json = False) -
     from forgeline.config.catalogue import permitted
 
     config = load(profile=profile, overrides=set_ or ())
+    from forgeline.evaluation.metrics import create
+
+    create(config.evaluate.metrics)
     license_, use = config.train.model.license, config.project.use
     permission = config.train.method == "scratch" or permitted(config.licenses, license_, use)
     if as_json:

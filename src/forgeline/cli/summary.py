@@ -52,7 +52,7 @@ def gather(
         differences = known.differences["base"]
         result["scores"] = {
             name: {
-                "base": base.metrics[name].model_dump(),
+                "base": base.metrics[name].model_dump() if name in base.metrics else None,
                 "candidate": estimate.model_dump(),
                 "difference": differences[name].model_dump() if name in differences else None,
             }
@@ -85,7 +85,7 @@ def show(result: dict[str, Any]) -> None:
             (name, *(_interval(score[column]) for column in ("base", "candidate", "difference")))
             for name, score in result["scores"].items()
         ]
-        n = result["scores"]["bleu"]["candidate"]["n"]
+        n = next(iter(result["scores"].values()))["candidate"]["n"]
         table(f"scores on {n} frozen test prompts [95 % interval]", ("metric", "base", "candidate", "difference"), rows)
     for title, verdicts in (("gates", result["verdicts"]), ("success metrics", result.get("success"))):
         if verdicts:

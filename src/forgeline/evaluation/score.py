@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from forgeline.config.schema import Evaluate
-from forgeline.errors import EvaluationError
+from forgeline.errors import EvaluationError, ForgelineError
 from forgeline.evaluation.bootstrap import interval
-from forgeline.evaluation.metrics import Bleu, create
+from forgeline.evaluation.metrics import Bleu, CorpusMetric, create
 from forgeline.evaluation.report import Report, Row
 from forgeline.evaluation.subjects import Subject
 from forgeline.lineage import value_digest
@@ -57,12 +57,7 @@ def evaluate(subject: Subject, test: Path, config: Evaluate, seed: int) -> Repor
         )
     generated = time.perf_counter()
     columns = _columns(subject, records, replies)
-    missing = {name: set(metric.columns) - columns.keys() for name, metric in metrics.items()}
-    statistics = {
-        name: metric.compute(**{column: columns[column] for column in metric.columns})["statistics"]
-        for name, metric in metrics.items()
-        if not missing[name]
-    }
+    statistics, not_measured = _measure(metrics, columns, subject.name)
     samples, confidence = config.bootstrap_samples, config.confidence
     return Report(
         model=subject.name,
@@ -75,9 +70,7 @@ def evaluate(subject: Subject, test: Path, config: Evaluate, seed: int) -> Repor
             name: interval(metrics[name], np.array(table), samples, confidence, seed)
             for name, table in statistics.items()
         },
-        not_measured={
-            name: f"{subject.name} does not tell {', '.join(sorted(lacks))}" for name, lacks in missing.items() if lacks
-        },
+        not_measured=not_measured,
         seconds={"generate": round(generated - started, 3), "score": round(time.perf_counter() - generated, 3)},
         rows=[
             Row(
@@ -95,11 +88,28 @@ def evaluate(subject: Subject, test: Path, config: Evaluate, seed: int) -> Repor
     )
 
 
+def _measure(
+    metrics: Mapping[str, CorpusMetric], columns: Mapping[str, list[Any]], asked: str
+) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
+    """Return each metric's statistics, and of those that have no honest number, why."""
+    statistics, why_not = {}, {}
+    for name, metric in metrics.items():
+        if lacks := set(metric.columns) - columns.keys():
+            why_not[name] = f"{asked} does not tell {', '.join(sorted(lacks))}"
+            continue
+        try:
+            found = metric.compute(**{column: columns[column] for column in metric.columns})
+            statistics[name] = found["statistics"]
+        except ForgelineError as error:
+            why_not[name] = str(error)
+    return statistics, why_not
+
+
 def _columns(subject: Subject, records: Sequence[Record], replies: Sequence[Reply]) -> dict[str, list[Any]]:
     """Return what is known of each prompt, under the names of `metrics.COLUMNS`."""
     columns: dict[str, list[Any]] = {
         "predictions": [reply.text for reply in replies],
-        "references": [record.references or [record.completion] for record in records],
+        "references": [_accepted(record) for record in records],
         "prompts": [_asked(record) for record in records],
         "stopped": [reply.stopped for reply in replies],
         "tokens": [reply.tokens for reply in replies],
@@ -110,6 +120,11 @@ def _columns(subject: Subject, records: Sequence[Record], replies: Sequence[Repl
     if losses is not None:
         columns["nats"], columns["scored_tokens"] = (list(column) for column in zip(*losses, strict=True))
     return columns
+
+
+def _accepted(record: Record) -> list[str]:
+    """Return what people accept as a reply: none is known where they disliked the only one."""
+    return record.references or ([] if record.label is False else [record.completion])
 
 
 def _asked(record: Record) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from forgeline.errors import EvaluationError
 from forgeline.models import LanguageModel, Reply, encode_example, encode_prompt, generate
-from forgeline.models.score import completion_losses
+from forgeline.models.score import text_losses, windowed_losses
 from forgeline.records import Record
 
 Messages = list[dict[str, str]]
@@ -63,9 +63,18 @@ class Local:
         return generate(self.language_model, ids, max_new_tokens, self.batch_size, advance)
 
     def losses(self, records: Sequence[Record]) -> list[tuple[float, int]]:
-        """Return (summed loss in nats, tokens) of each record's completion."""
-        examples = [encode_example(self.language_model.tokenizer, record) for record in records]
-        return completion_losses(self.language_model.model, examples)
+        """Return (summed loss in nats, tokens) of each record's completion; a plain text is scored as it is.
+
+        What is longer than the model's context is scored by a window that moves on by half of it.
+        """
+        model, tokenizer = self.language_model.model, self.language_model.tokenizer
+        window = model.config.get_text_config().max_position_embeddings
+        plain = [place for place, record in enumerate(records) if not record.prompt]
+        texts = text_losses(self.language_model, [records[place].completion for place in plain], window, window // 2)
+        of_text = dict(zip(plain, texts, strict=True))
+        examples = [encode_example(tokenizer, record) for record in records if record.prompt]
+        of_chat = iter(windowed_losses(model, examples, window, window // 2))
+        return [of_text[place] if place in of_text else next(of_chat) for place in range(len(records))]
 
 
 @dataclass(frozen=True)

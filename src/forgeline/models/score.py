@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from forgeline.errors import ModelError
 from forgeline.models.prefix import shared_prefix
 from forgeline.models.template import Example
 
 if TYPE_CHECKING:
     import torch
 
-# Rows scored at once: more would not be faster.
+    from forgeline.models.load import LanguageModel
+
+# Rows of a training step's part scored at once: more would not be faster.
 ROWS = 16
+# Tokens scored at once, the longest row's for each: memory, and little attention to padding.
+TOKENS = 2048
 # Models found to change the scores after their head (a soft cap, a scale), so that the head cannot take the loss.
 _SCALED: WeakSet[Any] = WeakSet()
 
@@ -47,14 +52,76 @@ def token_losses(model: Any, batch: Sequence[Example]) -> torch.Tensor:
 def completion_losses(model: Any, examples: Sequence[Example]) -> list[tuple[float, int]]:
     """Return each completion's summed loss in nats and its number of tokens, in the given order."""
     losses: dict[int, tuple[float, int]] = {}
-    order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
-    for start in range(0, len(order), ROWS):
-        batch = order[start : start + ROWS]
+    for batch in _batches(examples):
         lengths = [len(examples[index].completion) for index in batch]
         pieces = token_losses(model, [examples[index] for index in batch]).split(lengths)
         for index, piece in zip(batch, pieces, strict=True):
             losses[index] = (piece.sum().item(), len(piece))
     return [losses[index] for index in range(len(examples))]
+
+
+def windowed_losses(model: Any, examples: Sequence[Example], window: int, stride: int) -> list[tuple[float, int]]:
+    """Return what `completion_losses` does, of examples that may be longer than the model's context."""
+    parts = [sliding_windows(example, window, stride) for example in examples]
+    losses = iter(completion_losses(model, [part for own in parts for part in own]))
+    found = [[next(losses) for _ in own] for own in parts]
+    return [(sum(nats for nats, _ in own), sum(tokens for _, tokens in own)) for own in found]
+
+
+def text_losses(
+    language_model: LanguageModel, texts: Sequence[str], window: int, stride: int
+) -> list[tuple[float, int]]:
+    """Return each text's summed loss in nats and its number of tokens; a long text is scored by a sliding window.
+
+    A start token stands before each text (the tokenizer's bos, or its eos), so that every token is scored, as
+    lm-evaluation-harness has it. `window` is in tokens.
+
+    Raises:
+        ModelError: if the windows would leave a token without context.
+    """
+    tokenizer = language_model.tokenizer
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ids = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
+    examples = [Example([start], own) for own in ids]
+    return windowed_losses(language_model.model, examples, window, stride)
+
+
+def sliding_windows(example: Example, window: int, stride: int) -> list[Example]:
+    """Return parts of at most `window` tokens that score every completion token once; all of it if it fits.
+
+    The window moves on by `stride` tokens and scores those that none before it did; what else it holds is their
+    context. As transformers' documentation computes the perplexity of fixed-length models.
+
+    Raises:
+        ModelError: if the windows would leave a token without context.
+    """
+    if not 0 < stride < window:
+        raise ModelError(f"A window of {window} tokens cannot move on by {stride}: it must be less, and more than 0.")
+    ids, scored = [*example.prompt, *example.completion], len(example.prompt)
+    parts = []
+    for begin in range(0, len(ids), stride):
+        end = min(begin + window, len(ids))
+        if end > scored:
+            parts.append(Example(ids[begin:scored], ids[scored:end]))
+            scored = end
+        if end == len(ids):
+            break
+    return parts
+
+
+def _batches(examples: Sequence[Example]) -> Iterator[list[int]]:
+    """Yield the places of examples that are scored together: of similar length, and alike from the start."""
+    order = sorted(range(len(examples)), key=lambda index: (len(examples[index]).bit_length(), examples[index].prompt))
+    batch: list[int] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, len(examples[index]))
+        if batch and longest * (len(batch) + 1) > TOKENS:
+            yield batch
+            batch, longest = [], len(examples[index])
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def _losses(model: Any, batch: Sequence[Example], weights: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

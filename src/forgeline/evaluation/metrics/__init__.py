@@ -6,19 +6,80 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from forgeline.errors import EvaluationError
-from forgeline.evaluation.metrics.corpus import COLUMNS, CorpusMetric, Mean, Table
-from forgeline.evaluation.metrics.likelihood import Perplexity
-from forgeline.evaluation.metrics.replies import StopRate
-from forgeline.evaluation.metrics.text import Bleu, Chrf
+from pydantic import ValidationError
 
-__all__ = ["COLUMNS", "METRICS", "Bleu", "Chrf", "CorpusMetric", "Mean", "Perplexity", "StopRate", "Table", "create"]
+from forgeline.errors import EvaluationError
+from forgeline.evaluation.metrics.corpus import COLUMNS, CorpusMetric, Mean, Table, with_ones
+from forgeline.evaluation.metrics.diversity import Distinct1, Distinct2, Distinct3
+from forgeline.evaluation.metrics.judge import Judge
+from forgeline.evaluation.metrics.likelihood import Perplexity
+from forgeline.evaluation.metrics.replies import (
+    Latency,
+    LatencyP50,
+    LatencyP95,
+    LatencyP99,
+    Length,
+    StopRate,
+    Throughput,
+)
+from forgeline.evaluation.metrics.rouge import Rouge1, Rouge2, RougeL
+from forgeline.evaluation.metrics.similarity import Similarity
+from forgeline.evaluation.metrics.slots import SlotErrorRate
+from forgeline.evaluation.metrics.text import Bleu, Chrf, ExactMatch, Ter
+
+__all__ = [
+    "COLUMNS",
+    "METRICS",
+    "Bleu",
+    "Chrf",
+    "CorpusMetric",
+    "Distinct1",
+    "Distinct2",
+    "Distinct3",
+    "ExactMatch",
+    "Judge",
+    "Latency",
+    "LatencyP50",
+    "LatencyP95",
+    "LatencyP99",
+    "Length",
+    "Mean",
+    "Perplexity",
+    "Rouge1",
+    "Rouge2",
+    "RougeL",
+    "Similarity",
+    "SlotErrorRate",
+    "StopRate",
+    "Table",
+    "Ter",
+    "Throughput",
+    "create",
+    "with_ones",
+]
 
 METRICS: dict[str, type[CorpusMetric]] = {
     "bleu": Bleu,
     "chrf": Chrf,
+    "ter": Ter,
+    "rouge_1": Rouge1,
+    "rouge_2": Rouge2,
+    "rouge_l": RougeL,
+    "exact_match": ExactMatch,
+    "slot_error_rate": SlotErrorRate,
+    "similarity": Similarity,
+    "judge": Judge,
+    "distinct_1": Distinct1,
+    "distinct_2": Distinct2,
+    "distinct_3": Distinct3,
     "perplexity": Perplexity,
     "stop_rate": StopRate,
+    "length": Length,
+    "latency": Latency,
+    "latency_p50": LatencyP50,
+    "latency_p95": LatencyP95,
+    "latency_p99": LatencyP99,
+    "throughput": Throughput,
 }
 
 
@@ -29,9 +90,17 @@ def create(chosen: Mapping[str, Mapping[str, Any] | None]) -> dict[str, CorpusMe
     `class: package.module:Name`.
 
     Raises:
-        EvaluationError: if a class cannot be found, is no metric, or refuses its options.
+        EvaluationError: with every class that cannot be found, is no metric, or refuses its options.
     """
-    return {name: _create(name, dict(options or {})) for name, options in chosen.items()}
+    created, faults = {}, []
+    for name, options in chosen.items():
+        try:
+            created[name] = _create(name, dict(options or {}))
+        except EvaluationError as error:
+            faults.append(str(error))
+    if faults:
+        raise EvaluationError("\n".join(faults))
+    return created
 
 
 def _create(name: str, options: dict[str, Any]) -> CorpusMetric:
@@ -42,6 +111,9 @@ def _create(name: str, options: dict[str, Any]) -> CorpusMetric:
     kind = METRICS[name] if path is None else _imported(path, where)
     try:
         metric = kind(**options)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, each['loc']))}: {each['msg'].lower()}" for each in error.errors())
+        raise EvaluationError(f"{where}: {'; '.join(faults)}.") from error
     except (TypeError, ValueError) as error:
         raise EvaluationError(f"{where}: {kind.__name__} does not take {options}: {error}.") from error
     if unknown := set(kind.columns) - COLUMNS.keys():

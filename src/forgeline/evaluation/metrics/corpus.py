@@ -6,13 +6,15 @@ comparisons cost no second scoring. Metrics are instantiated directly: `evaluate
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
 import datasets
 import evaluate
 import numpy as np
 from numpy.typing import NDArray
+
+from forgeline.errors import EvaluationError
 
 Table = NDArray[np.float64]
 
@@ -36,7 +38,11 @@ class CorpusMetric(evaluate.Metric):
     """A metric whose `compute` returns its corpus value under its name, and its `statistics` table.
 
     A subclass names its `columns` (some of COLUMNS) and its `source`, and says which way is `better`. Options
-    are keyword arguments of its constructor, and stand under its name in configs/evaluate.yaml.
+    are keyword arguments of its constructor, and stand under its name in configs/evaluate.yaml. A value that
+    does not follow from sums overrides `values`.
+
+    `compute` raises EvaluationError where there is no honest number: a prompt without references, or an
+    example whose statistics are no numbers.
     """
 
     columns: ClassVar[tuple[str, ...]]
@@ -58,8 +64,14 @@ class CorpusMetric(evaluate.Metric):
         return evaluate.MetricInfo(description=type(self).__doc__, citation=self.source, features=features)
 
     def _compute(self, **columns: Any) -> dict[str, Any]:
-        table = self.statistics(**columns)
-        return {self.name: self.value(table.sum(axis=0)), "statistics": table.tolist()}
+        if lacking := sum(not accepted for accepted in columns.get("references", ())):
+            of = len(columns["references"])
+            raise EvaluationError(f"{self.name} compares with references, and {lacking} of {of} prompts have none.")
+        table = np.asarray(self.statistics(**columns), dtype=float)
+        if unknown := len(table) - int(np.isfinite(table).all(axis=1).sum()):
+            raise EvaluationError(f"{self.name} is no number for {unknown} of {len(table)} examples.")
+        value = self.values(table, np.ones((1, len(table))))[0]
+        return {self.name: float(value), "statistics": table.tolist()}
 
 
 class Mean(CorpusMetric):
@@ -67,5 +79,11 @@ class Mean(CorpusMetric):
 
     @staticmethod
     def value(totals: Table) -> float:
-        """Return the first column's sum over the second's."""
-        return float(totals[0] / totals[1])
+        """Return the first column's sum over the second's; 0 where that is 0, as in a sample without a slot."""
+        return float(totals[0] / totals[1]) if totals[1] else 0.0
+
+
+def with_ones(values: Iterable[float]) -> Table:
+    """Return (value, 1) for each example: the statistics of a mean."""
+    column = np.fromiter(values, dtype=float)
+    return np.stack([column, np.ones(len(column))], axis=1)

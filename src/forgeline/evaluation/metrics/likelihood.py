@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from forgeline.errors import EvaluationError
 from forgeline.evaluation.metrics.corpus import CorpusMetric, Table
 
 
@@ -22,7 +23,13 @@ class Perplexity(CorpusMetric):
     by_token = True
 
     def statistics(self, nats: list[float], scored_tokens: list[float]) -> Table:
-        """Return (loss in nats, tokens) for each completion."""
+        """Return (loss in nats, tokens) for each completion.
+
+        Raises:
+            EvaluationError: if there is no token.
+        """
+        if not any(scored_tokens):
+            raise EvaluationError("perplexity is an average over tokens, and no completion has one.")
         return np.stack([nats, scored_tokens], axis=1)
 
     @staticmethod

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from sacrebleu.metrics import BLEU, CHRF
+import math
+from collections import Counter
 
-from forgeline.evaluation.metrics.corpus import REPLIES, CorpusMetric, Table
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.metrics.lib_ter import translation_edit_rate
+
+from forgeline.evaluation.metrics.corpus import REPLIES, CorpusMetric, Mean, Table, with_ones
 
 
 class Bleu(CorpusMetric):
@@ -50,13 +54,73 @@ class Chrf(CorpusMetric):
 
     def statistics(self, predictions: list[str], references: list[list[str]]) -> Table:
         """Return (hypothesis, reference, match) counts of six orders for each example."""
-        most = max(map(len, references))
-        streams = [[refs[n] if n < len(refs) else None for refs in references] for n in range(most)]
         # sacreBLEU has no public way to its per-example statistics.
-        return np.array(self.scorer._extract_corpus_statistics(predictions, streams), dtype=float)
+        return np.array(self.scorer._extract_corpus_statistics(predictions, streams(references)), dtype=float)
 
     @staticmethod
     def value(totals: Table) -> float:
         """Return chrF2 of the summed counts."""
         score: float = Chrf.scorer._compute_f_score([int(total) for total in totals])
         return score
+
+
+class Ter(CorpusMetric):
+    """Translation edit rate: edits and shifts of words a hundred words of reference, as sacreBLEU computes it.
+
+    Edits to the closest reference over the mean length of all of an example's; may exceed 100. An empty reply
+    takes as many edits as its shortest reference has words. Statistics: edits, mean reference length.
+    """
+
+    columns = tuple(REPLIES)
+    source = "Snover et al., A Study of Translation Edit Rate with Targeted Human Annotation, 2006 (sacreBLEU)"
+    better = "lower"
+    scorer = TER()
+
+    def statistics(self, predictions: list[str], references: list[list[str]]) -> Table:
+        """Return (edits, mean reference length) for each example."""
+        examples = []
+        for reply, accepted in zip(predictions, references, strict=True):
+            words, *others = [self.scorer._preprocess_segment(text).split() for text in (reply, *accepted)]
+            examples.append((_fewest_edits(words, others), sum(map(len, others)) / len(others)))
+        return np.array(examples, dtype=float)
+
+    @staticmethod
+    def value(totals: Table) -> float:
+        """Return TER of the summed counts."""
+        return float(Ter.scorer._compute_score_from_stats(list(totals)).score)
+
+
+def _fewest_edits(words: list[str], others: list[list[str]]) -> float:
+    """Return the edits to the closest reference, without looking at those whose words alone differ by more."""
+    fewest = math.inf
+    for least, other in sorted((_least_edits(words, other), other) for other in others):
+        if least < fewest:
+            fewest = min(fewest, translation_edit_rate(words, other)[0])
+    return fewest
+
+
+def _least_edits(words: list[str], other: list[str]) -> int:
+    return max(len(words), len(other)) - (Counter(words) & Counter(other)).total()
+
+
+class ExactMatch(Mean):
+    """The share of replies that are one of their references, whatever the case and spaces. Statistics: hit, 1."""
+
+    columns = tuple(REPLIES)
+    source = "Rajpurkar et al., SQuAD, 2016, without its stripping of articles and punctuation"
+
+    def statistics(self, predictions: list[str], references: list[list[str]]) -> Table:
+        """Return (is a reference, 1) for each reply."""
+        pairs = zip(predictions, references, strict=True)
+        return with_ones(plain(reply) in map(plain, accepted) for reply, accepted in pairs)
+
+
+def streams(references: list[list[str]]) -> list[list[str | None]]:
+    """Return all first references, all second ones, …, as sacreBLEU takes them; None where an example has fewer."""
+    most = max(map(len, references))
+    return [[accepted[n] if n < len(accepted) else None for accepted in references] for n in range(most)]
+
+
+def plain(text: str) -> str:
+    """Return a text in small letters with single spaces."""
+    return " ".join(text.casefold().split())
