@@ -69,3 +69,9 @@ class Mean(CorpusMetric):
     def value(totals: Table) -> float:
         """Return the first column's sum over the second's."""
         return float(totals[0] / totals[1])
+
+    def values(self, table: Table, draws: Table) -> Table:
+        """Return the value of each resample, all at once."""
+        totals = draws @ table
+        values: Table = totals[:, 0] / totals[:, 1]
+        return values
