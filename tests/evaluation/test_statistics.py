@@ -1,10 +1,12 @@
 """Intervals, p-values, detectable differences and slices, on statistics whose truth is known."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
+from forgeline.cli import line
 from forgeline.config import load
 from forgeline.errors import EvaluationError
 from forgeline.evaluation import Report, slice_differences, slices
@@ -13,7 +15,8 @@ from forgeline.evaluation.metrics import Bleu, Chrf, Perplexity, StopRate
 from forgeline.evaluation.permutation import exchange, holm
 from forgeline.evaluation.report import Row
 
-SETTINGS = load(overrides=["evaluate.bootstrap_samples=400", "evaluate.min_examples=20"]).evaluate
+CONFIG = load(overrides=["evaluate.bootstrap_samples=400", "evaluate.min_examples=20"])
+SETTINGS = CONFIG.evaluate
 RNG = np.random.default_rng(5)
 WORDS = ["it", "the", "train", "hotel", "leaves", "at", "05:00", "is", "a", "cheap", "star", "in", "east", "goodbye"]
 
@@ -102,9 +105,10 @@ def report(model, values, acts=("inform", "book")):
         )
         for i in range(n)
     ]
+    found = interval(StopRate(), scores(values), samples=400, confidence=0.95, seed=1)
     return Report(
         model=model, at="2026-11-01T00:00:00+00:00", test_digest="d", vocabulary="v", signature="s",
-        settings={"stop_rate": {}}, metrics={}, not_measured={}, seconds={}, rows=rows,
+        settings={"stop_rate": {}}, metrics={"stop_rate": found}, not_measured={}, seconds={}, rows=rows,
         statistics={"stop_rate": scores(values).tolist()},
     )  # fmt: skip
 
@@ -139,3 +143,21 @@ def test_slices_of_unlike_reports_are_never_compared():
     ):
         with pytest.raises(EvaluationError, match=told):
             slice_differences(mine, mine.model_copy(update=change), "act", SETTINGS, seed=1)
+
+
+def test_evaluate_shows_differences_and_slices(monkeypatch, capsys):
+    noise = np.random.default_rng(3).normal(-0.5, 0.2, 205)
+    reports = {"mine": report("mine", noise), "theirs": report("theirs", np.zeros(205))}
+    monkeypatch.setattr(line, "_score", lambda config, name: reports[name])
+    monkeypatch.setattr(line, "_enter", lambda profile, set_: CONFIG)
+    line.evaluate("mine", against="theirs", by="act")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "# mine on 205 test prompts [95% interval]"
+    assert said[1].split("\t")[0] == "stop_rate" and said[1].split("\t")[3:] == ["0.00249", "0.04"]
+    assert said[2].startswith("# differences to theirs, p adjusted (Holm) by act [intervals hold together at 95%]")
+    assert [row.split("\t")[:2] for row in said[3:]] == [["book", "100"], ["inform", "100"], ["bye", "5"]]
+    assert "p=0.0025" in said[3] and said[5].endswith("too few")
+    line.evaluate("mine", by="act", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["by"], told["too_few"], set(told["slices"])) == ("act", {"bye": 5}, {"inform", "book"})
+    assert told["slices"]["book"]["stop_rate"]["n"] == 100
