@@ -105,5 +105,5 @@ def test_pairing_cancels_what_the_two_share():
     rng = np.random.default_rng(0)
     shared, gain = rng.normal(0, 10, 300), rng.normal(1, 0.1, 300)
     mine, theirs = (np.column_stack([values, np.ones(300)]) for values in (shared + gain, shared))
-    found = paired_difference(StopRate(), mine, theirs, samples=500, confidence=0.95, seed=1)
+    found = paired_difference(StopRate(), mine, theirs, samples=500, confidence=0.95, seed=1, power=0.8)
     assert 0.9 < found.low < found.value < found.high < 1.1

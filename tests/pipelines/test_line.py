@@ -107,7 +107,7 @@ def test_a_refused_candidate_changes_nothing_and_a_rollback_restores(smoke_proje
     code, refused, _ = answer(smoke_project, "run", *other, "--set", "policy.gates.bleu_floor.min=99")
     assert (code, refused["action"], refused["version"], refused["champion"]) == (4, "refused", 2, 1)
     assert smoke_project.served()["version"] == "1"
-    lenient = ["--set", "policy.gates.bleu_keeps_up_with_champion.min=-100"]
+    lenient = ["--set", "policy.gates.bleu_keeps_up_with_champion.margin=100"]
     code, promoted, _ = answer(smoke_project, "promote", "2", *other, *lenient)
     assert (code, promoted["promoted"]) == (0, True)
     back = smoke_project.forgeline("rollback", "--reason", "replies got shorter")

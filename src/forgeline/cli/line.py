@@ -57,35 +57,30 @@ def evaluate(
         str, typer.Argument(help="A version, an alias, base, a URL, a bundle, a folder (docs/evaluation.md).")
     ] = "champion",
     against: Annotated[str | None, typer.Option(help="Compare with this, named in the same way.")] = None,
+    by: Annotated[str | None, typer.Option(help="Also by slice: a group of the records, length, language.")] = None,
     profile: Profile = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on the frozen test prompts of the data in hand."""
-    from forgeline.cli.output import emit, reserved, table
+    from forgeline.cli import scores
+    from forgeline.cli.output import emit, reserved
 
     config = _enter(profile, set_)
     with reserved(as_json):
-        from forgeline.evaluation import difference
+        from forgeline.evaluation import difference, slice_differences, slices
 
+        settings, seed = config.evaluate, config.project.seed
         report = _score(config, model)
         other = _score(config, against) if against else None
-        differences = difference(report, other, config.evaluate, config.project.seed) if other else {}
+        differences = difference(report, other, settings, seed) if other else {}
+        parts = slices(report, by, settings, seed) if by and not other else None
+        if by and other:
+            parts = slice_differences(report, other, by, settings, seed)
     if as_json:
-        emit(
-            {
-                "model": model,
-                "metrics": _plain(report.metrics),
-                "not_measured": report.not_measured,
-                "against": against,
-                "differences": _plain(differences),
-            }
-        )
-        return
-    rows = [(name, estimate, differences.get(name, "")) for name, estimate in report.metrics.items()]
-    table(f"{model} on {len(report.rows)} test prompts", ("metric", "value", f"against {against}"), rows)
-    for name, why in report.not_measured.items():
-        print(f"not measured: {name}: {why}")
+        emit(scores.plain(model, report, against, differences, parts))
+    else:
+        scores.show(model, report, against, differences, parts, settings)
 
 
 def _enter(profile: str | None, set_: list[str] | None) -> Config:
@@ -174,7 +169,3 @@ def _score(config: Config, name: str) -> Any:
 
     test = config.root / current(config.root).paths["test"]
     return score(subject(config, name), test, config.evaluate, config.project.seed)
-
-
-def _plain(estimates: dict[str, Any]) -> dict[str, Any]:
-    return {name: estimate.model_dump() for name, estimate in estimates.items()}

@@ -49,7 +49,7 @@ def gather(
     if shown:
         known = evidence.gather(config, shown)
         base, candidate = versions.base_report(config.project, shown), versions.report(config.project, shown)
-        differences = known.differences["base"]
+        differences = known.differences.get("base", {})
         result["scores"] = {
             name: {
                 "base": base.metrics[name].model_dump() if name in base.metrics else None,

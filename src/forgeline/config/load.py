@@ -112,17 +112,27 @@ def _space_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[str]:
 
 
 def _evidence_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[str]:
-    """Yield the gates and success metrics on evidence that nothing measures."""
-    legal = [*(merged["evaluate"].get("metrics") or ()), *EVIDENCE]
+    """Yield the gates and success metrics on evidence that nothing measures, or that nothing compares."""
+    metrics = list(merged["evaluate"].get("metrics") or ())
+    legal = [*metrics, *EVIDENCE]
     named: dict[tuple[str, ...], str] = {("project", "success", goal): goal for goal in merged["project"]["success"]}
+    compared: set[tuple[str, ...]] = set()
     for gate, rule in merged["policy"]["gates"].items():
-        named["policy", "gates", gate, "evidence"] = rule["evidence"]
+        if rule.get("evidence"):
+            named["policy", "gates", gate, "evidence"] = rule["evidence"]
+        if rule.get("against") or rule.get("by"):
+            compared.add(("policy", "gates", gate, "evidence"))
     for location, evidence in named.items():
+        where = next(name for name, layer in reversed(layers) if _reaches(layer, location))
         if evidence not in legal:
-            where = next(name for name, layer in reversed(layers) if _reaches(layer, location))
             yield (
                 f"{where}: {'.'.join(location)}: nothing measures {evidence}; legal: {', '.join(legal)}"
                 f"{_nearest(evidence, legal)}"
+            )
+        elif location in compared and evidence not in metrics:
+            yield (
+                f"{where}: {'.'.join(location)}: {evidence} is known of a version as a whole and by itself; with "
+                f"against or by: {', '.join(metrics)}"
             )
 
 

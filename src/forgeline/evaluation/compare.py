@@ -6,13 +6,33 @@ import numpy as np
 
 from forgeline.config.schema import Evaluate
 from forgeline.errors import EvaluationError
-from forgeline.evaluation.bootstrap import Estimate, paired_difference
-from forgeline.evaluation.metrics import create
+from forgeline.evaluation.bootstrap import Difference, paired_difference
+from forgeline.evaluation.metrics import CorpusMetric, create
 from forgeline.evaluation.report import Report
 
 
-def difference(report: Report, other: Report, config: Evaluate, seed: int) -> dict[str, Estimate]:
-    """Return report − other for each metric that both have, with paired bootstrap intervals.
+def difference(report: Report, other: Report, config: Evaluate, seed: int) -> dict[str, Difference]:
+    """Return report − other for each metric that both have, with paired intervals and p-values.
+
+    Raises:
+        EvaluationError: if the two were scored on different prompts, or a metric with different options.
+    """
+    return {
+        name: paired_difference(
+            metric,
+            np.array(report.statistics[name]),
+            np.array(other.statistics[name]),
+            config.bootstrap_samples,
+            config.confidence,
+            seed,
+            config.power,
+        )
+        for name, metric in shared_metrics(report, other).items()
+    }
+
+
+def shared_metrics(report: Report, other: Report) -> dict[str, CorpusMetric]:
+    """Return the metrics that both reports have and that mean the same in both.
 
     Models that cut text into different tokens have no difference of perplexity: it is an average over tokens.
 
@@ -29,15 +49,6 @@ def difference(report: Report, other: Report, config: Evaluate, seed: int) -> di
             f"{report.model} and {other.model} were scored with other settings of {', '.join(unlike)}: "
             f"evaluate {other.model} again."
         )
-    return {
-        name: paired_difference(
-            metric,
-            np.array(report.statistics[name]),
-            np.array(other.statistics[name]),
-            config.bootstrap_samples,
-            config.confidence,
-            seed,
-        )
-        for name, metric in create({name: report.settings[name] for name in shared}).items()
-        if not metric.by_token or report.vocabulary == other.vocabulary
-    }
+    metrics = create({name: report.settings[name] for name in shared})
+    same_tokens = report.vocabulary == other.vocabulary
+    return {name: metric for name, metric in metrics.items() if same_tokens or not metric.by_token}

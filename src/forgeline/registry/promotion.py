@@ -48,6 +48,33 @@ def record_once(config: Config, action: str, facts: dict[str, Any]) -> None:
         book.append(action, **facts)
 
 
+def approve(config: Config, version: Version, role: str, reason: str) -> Entry:
+    """Record that whoever gives the command approves a version in a role that the policy asks for.
+
+    Raises:
+        RegistryError: if no gate asks for an approval by that role.
+    """
+    roles = sorted({gate.approval for gate in config.policy.gates.values() if gate.approval})
+    if role not in roles:
+        asked = f"they ask for {', '.join(roles)}" if roles else f"a gate such as {{approval: {role}}} would"
+        raise RegistryError(f"No gate of configs/policy.yaml asks for an approval by {role!r}; {asked}.")
+    return ledger(config).append("approved", model=version.name, version=version.number, role=role, reason=reason)
+
+
+def approvals(config: Config, version: Version) -> dict[str, str]:
+    """Return who approved a version in each role, and when.
+
+    Raises:
+        LedgerError: if the ledger was altered, for then nobody knows who approved.
+    """
+    given = [entry for entry in ledger(config).verify() if entry.action == "approved"]
+    return {
+        entry.facts["role"]: f"{entry.actor} on {entry.at[:10]}"
+        for entry in given
+        if (entry.facts["model"], entry.facts["version"]) == (version.name, version.number)
+    }
+
+
 def rollback(config: Config, to: str | None, reason: str) -> Entry:
     """Point the champion alias back at an older version that was champion, once it is known to load.
 

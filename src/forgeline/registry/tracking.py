@@ -151,6 +151,12 @@ class Run:
         mlflow.log_table(table, "evaluation/replies.json")
 
 
+def costs(project: Project, run_id: str) -> dict[str, float]:
+    """Return what a training run cost, by the names of its metrics; empty if that was not measured."""
+    metrics = connect(project).get_run(run_id).data.metrics
+    return {name: value for name, value in metrics.items() if name.startswith("cost_")}
+
+
 class TrainingRun(BaseModel):
     """A training run for comparison; None where it has not come so far, or was made before this was measured."""
 

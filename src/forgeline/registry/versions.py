@@ -173,6 +173,12 @@ def artifact(project: Project, version: Version, path: str) -> Path:
         ) from error
 
 
+def has_artifact(project: Project, version: Version, path: str) -> bool:
+    """Say whether a file was stored with a version's run."""
+    listed = connect(project).list_artifacts(version.run_id, str(Path(path).parent))
+    return any(each.path == path for each in listed)
+
+
 def _aliases(client: MlflowClient, name: str) -> dict[int, list[str]]:
     found = client.search_registered_models(filter_string=f"name = '{name}'")
     aliases: dict[int, list[str]] = {}

@@ -4,27 +4,57 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from forgeline.config.schema.section import Bound, Measure, Section
+from forgeline.config.schema.section import Measure, Section
 
-# Evidence that every version has; beside it there is a piece for each metric of evaluate.yaml.
+# What `forgeline probe` measures of a version.
+PROBES = (
+    *("crows_pairs", "stereoset_ss", "stereoset_icat", "toxicity", "exposure", "pii_leakage"),
+    *("robustness_typos", "robustness_case", "robustness_paraphrase", "forgetting", "prompt_injection", "ungrounded"),
+)
+# What people say of a version on blind sheets.
+PEOPLE = ("human_win_rate",)
+# Evidence that there is beside a piece for each metric of evaluate.yaml.
 EVIDENCE = (
     *("test_prompts", "test_leakage", "unmasked_pii", "data_card", "license_permits_use"),
     *("counterfactual_gap", "association_gap", "tone_gap", "length_disparity", "label_disparity"),
+    *("cost_seconds", "cost_processor_seconds", "cost_tokens", "cost_kwh", "cost_co2_kg", "cost_peak_memory_gb"),
+    *("cost_money", *PEOPLE, *PROBES),
 )
 
 
-class Gate(Bound):
-    """One rule over one piece of evidence, or over its difference to the base or the champion.
+class Gate(Section):
+    """One rule: a piece of evidence within bounds, or the approval of a role.
 
-    With `confident`, the whole confidence interval must lie within the bounds; an interval that
-    straddles a bound is unknown, and unknown blocks.
+    What has a confidence interval must lie within the bounds with all of it; an interval that straddles a bound
+    is unknown, and unknown blocks. `against` judges the difference to the base or the champion; `margin` bounds
+    by how much it may be worse. `by` judges every slice that has enough examples. Evidence older than
+    `max_age_days` is unknown.
     """
 
-    evidence: Measure
+    evidence: Measure | None = None
+    approval: Annotated[str, Field(pattern=r"^[a-z][\w-]*$")] | None = None
     against: Literal["base", "champion"] | None = None
-    confident: bool = False
+    by: str | None = None
+    min: float | None = None
+    max: float | None = None
+    margin: Annotated[float, Field(ge=0)] | None = None
+    max_age_days: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_rule(self) -> Gate:
+        given = self.model_dump(exclude_none=True)
+        if self.approval is not None:
+            if beside := given.keys() - {"approval"}:
+                raise ValueError(f"an approval is given by a person: {', '.join(sorted(beside))} cannot bound it")
+        elif self.evidence is None:
+            raise ValueError("evidence or approval must be given")
+        elif self.margin is not None and (self.against is None or given.keys() & {"min", "max"}):
+            raise ValueError("a margin says how much worse than base or champion: give against, and no min or max")
+        elif not given.keys() & {"min", "max", "margin"}:
+            raise ValueError("min, max or both must be given, or a margin")
+        return self
 
 
 class Policy(Section):

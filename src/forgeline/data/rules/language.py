@@ -34,6 +34,11 @@ def language_probability(texts: polars.Series, languages: Sequence[str]) -> pola
     return polars.Series("language", values, dtype=polars.Float64)
 
 
+def likeliest_language(text: str) -> str:
+    """Return the code of the language that a text's beginning is most probably in."""
+    return str(_detector().detect(text[:READ].replace("\n", " "), k=1)[0]["lang"])
+
+
 @functools.cache
 def known_languages() -> frozenset[str]:
     """Return the codes of the languages that can be told apart."""

@@ -82,6 +82,12 @@ class Mean(CorpusMetric):
         """Return the first column's sum over the second's; 0 where that is 0, as in a sample without a slot."""
         return float(totals[0] / totals[1]) if totals[1] else 0.0
 
+    def values(self, table: Table, draws: Table) -> Table:
+        """Return the value of each resample, all at once."""
+        upper, lower = (draws @ table[:, :2]).T
+        values: Table = np.divide(upper, lower, out=np.zeros_like(upper), where=lower != 0)
+        return values
+
 
 def with_ones(values: Iterable[float]) -> Table:
     """Return (value, 1) for each example: the statistics of a mean."""

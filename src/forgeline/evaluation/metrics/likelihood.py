@@ -36,3 +36,9 @@ class Perplexity(CorpusMetric):
     def value(totals: Table) -> float:
         """Return exp(loss / tokens)."""
         return math.exp(totals[0] / totals[1])
+
+    def values(self, table: Table, draws: Table) -> Table:
+        """Return the value of each resample, all at once."""
+        totals = draws @ table
+        values: Table = np.exp(totals[:, 0] / totals[:, 1])
+        return values

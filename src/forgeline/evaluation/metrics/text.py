@@ -34,6 +34,17 @@ class Bleu(CorpusMetric):
         score: float = BLEU.compute_bleu(counts[:4], counts[4:8], counts[8], counts[9], smooth_method="exp").score
         return score
 
+    def values(self, table: Table, draws: Table) -> Table:
+        """Return what `value` returns for each resample, all at once."""
+        totals = draws @ table
+        matches, ngrams, (length, closest) = totals[:, :4], totals[:, 4:8], totals[:, 8:].T
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            smoothed = np.where(matches == 0, 0.5 ** np.cumsum(matches == 0, axis=1), matches)
+            brevity = np.exp(np.minimum(0, 1 - closest / length))
+            values: Table = 100 * brevity * np.exp(np.log(smoothed / ngrams).mean(axis=1))
+        values[(matches == 0).all(axis=1) | (ngrams == 0).any(axis=1)] = 0
+        return values
+
     @staticmethod
     def signature() -> str:
         """Return sacreBLEU's signature of how the score was computed; the number of references varies."""
@@ -62,6 +73,22 @@ class Chrf(CorpusMetric):
         """Return chrF2 of the summed counts."""
         score: float = Chrf.scorer._compute_f_score([int(total) for total in totals])
         return score
+
+    def values(self, table: Table, draws: Table) -> Table:
+        """Return what `value` returns for each resample, all at once."""
+        hypothesis, reference, match = np.moveaxis((draws @ table).reshape(len(draws), -1, 3), 2, 0)
+        counted = (hypothesis > 0) & (reference > 0)
+        orders = np.maximum(counted.sum(axis=1), 1)
+        precision, recall = (
+            np.divide(match, whole, out=np.zeros_like(match), where=counted).sum(axis=1) / orders
+            for whole in (hypothesis, reference)
+        )
+        factor = self.scorer.beta**2
+        weighed = factor * precision + recall
+        values: Table = np.divide(
+            100 * (1 + factor) * precision * recall, weighed, out=np.zeros_like(weighed), where=weighed > 0
+        )
+        return values
 
 
 class Ter(CorpusMetric):
