@@ -33,6 +33,11 @@ def evaluation() -> str:
     return _project() + code_digest("models", "evaluation")
 
 
+def approaches() -> str:
+    """Return the identity of what the comparison of approaches runs on."""
+    return _project() + code_digest("models", "prompting", "evaluation")
+
+
 def registration() -> str:
     """Return the identity of what registration runs on."""
     return _project() + code_digest("registry")
@@ -40,7 +45,7 @@ def registration() -> str:
 
 def bundling() -> str:
     """Return the identity of what bundling and parity run on."""
-    return _project() + code_digest("models", "serving")
+    return _project() + code_digest("models", "prompting", "serving")
 
 
 def _project() -> str:

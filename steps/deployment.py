@@ -10,8 +10,7 @@ from zenml import step
 from forgeline.config.schema import Config
 from forgeline.data.layout import SPLITS
 from forgeline.evaluation.score import test_records
-from forgeline.models import load_tuned
-from forgeline.registry import promotion, versions
+from forgeline.registry import loading, promotion, versions
 from forgeline.serving import bundle as bundles
 from forgeline.serving.parity import ParityReport, check
 from forgeline.serving.smoke import smoke
@@ -26,7 +25,8 @@ def build_bundle(version: int, config: Config) -> Annotated[str, "bundle"]:
     """Make the immutable folder that is served; return its path."""
     registered = versions.get(config.project, str(version))
     tuned = versions.tuned_folder(config.project, registered)
-    path = bundles.build(_as_trained(config, registered), tuned, registered.bundle_lineage(), BUNDLES)
+    prompter = loading.prompter(config, registered)
+    path = bundles.build(_as_trained(config, registered), tuned, registered.bundle_lineage(), BUNDLES, prompter)
     print(f"bundle {path}")
     return str(path)
 
@@ -35,16 +35,15 @@ def build_bundle(version: int, config: Config) -> Annotated[str, "bundle"]:
 def check_parity(version: int, bundle: str, config: Config) -> Annotated[ParityReport, "parity"]:
     """Prove that the bundle says what the evaluated model says."""
     registered = versions.get(config.project, str(version))
-    train = versions.train_settings(config.project, registered)
-    reference = load_tuned(train, versions.tuned_folder(config.project, registered), Path.cwd())
     records = test_records(Path(SPLITS["test"]), config.serve.parity.prompts, config.project.seed)
     report = check(
-        reference,
+        loading.model(config, registered),
         Path(bundle),
         Path.cwd(),
         [record.prompt for record in records],
         config.serve.parity.tolerance,
         config.serve.sampling.max_tokens,
+        loading.prompter(config, registered),
     )
     worst = max(comparison.logit_difference for comparison in report.comparisons)
     print(f"parity on {len(records)} prompts: same replies, logits within {worst:.2g}")

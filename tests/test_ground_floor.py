@@ -82,6 +82,7 @@ def test_revision_says_when_the_tree_is_dirty(tmp_path):
         ("forgeline.cli", {"torch", "mlflow", "zenml", "dvc", "transformers", "pydantic"}),
         ("forgeline.data", {"torch", "mlflow", "zenml"}),
         ("forgeline.serving.gateway.app", {"torch", "mlflow", "zenml", "dvc"}),
+        ("forgeline.prompting", {"torch", "mlflow", "zenml", "dvc", "transformers"}),
         ("forgeline.tuning", {"mlflow", "zenml", "dvc"}),
     ],
 )

@@ -215,7 +215,10 @@ def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-@pytest.mark.parametrize(
+SILENT = [f"http://{{}}/a.bin#sha256={DIGEST}", "s3://bucket/rows.jsonl"]
+
+
+@pytest.mark.parametrize("reference", SILENT, ids=["http", "s3"])
     "reference", [f"http://{{}}/a.bin#sha256={DIGEST}", "s3://bucket/rows.jsonl"], ids=["http", "s3"]
 )
 def test_a_remote_that_stops_answering_is_given_up(silence: str, tmp_path: Path, reference: str) -> None:

@@ -19,6 +19,7 @@ from forgeline.errors import DataError, TuningError
 from forgeline.models import encode_prompt, load_tuned
 from forgeline.models.score import batch_loss, total_weight
 from forgeline.records import Record, write_jsonl
+from forgeline.sample import sample
 from forgeline.tuning import checkpoint, tune
 from forgeline.tuning.__main__ import work as member
 from forgeline.tuning.curve import read
@@ -26,7 +27,6 @@ from forgeline.tuning.examples import batches, read_examples
 from forgeline.tuning.fused import fuse
 from forgeline.tuning.job import Job
 from forgeline.tuning.launch import fault
-from forgeline.tuning.sample import sample
 from forgeline.tuning.watch import diverged, exhausted
 
 PROJECT = Path(__file__).parents[2]

@@ -36,9 +36,9 @@ def from_version(config: Config, reference: str | None) -> dict[str, Any]:
         "code_digest": version.lineage.code_digest,
         "data_digest": version.lineage.data_digest + ("" if here else " (not the data in this folder)"),
         **{f"{split}_md5": md5 for split, md5 in version.lineage.data_hashes.items()},
-        "trained_on": f"{len(trained)} records, from {trained[0]} to {trained[-1]}",
+        "trained_on": f"{len(trained)} records, from {trained[0]} to {trained[-1]}" if trained else "no records",
     }
-    if here:
+    if here and trained:
         first = next(record for record in read_records(config.root / SPLITS["train"]) if record.id == trained[0])
         walked["source_of_first"] = json.dumps(first.origin, ensure_ascii=False)
     return walked
@@ -71,7 +71,7 @@ def trained_on(config: Config, ids: set[str]) -> list[int]:
 
 
 def trained_records(config: Config, version: versions.Version) -> list[str]:
-    """Return the ids of the records that a version was trained on."""
+    """Return the ids of the records that a version was trained on, or shows as examples."""
     path = versions.artifact(config.project, version, "training/records.json")
     ids: list[str] = json.loads(path.read_text(encoding="utf-8"))
     return ids

@@ -71,6 +71,8 @@ def load(root: Path | None = None, profile: str | None = None, overrides: Sequen
         faults += dict.fromkeys(_space_faults(merged, layers))
     if unsound.isdisjoint({"project", "policy"}):
         faults += _evidence_faults(merged, layers)
+    if unsound.isdisjoint({"evaluate", "approaches"}):
+        faults += _recommendation_faults(merged, layers)
     if faults:
         count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
         raise ConfigError(f"The configuration has {count}:\n" + "\n".join(f"  {fault}" for fault in faults))
@@ -134,6 +136,18 @@ def _evidence_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[st
                 f"{where}: {'.'.join(location)}: {evidence} is known of a version as a whole and by itself; with "
                 f"against or by: {', '.join(metrics)}"
             )
+
+
+def _recommendation_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[str]:
+    """Yield that nothing measures what approaches are chosen by."""
+    legal, location = [*merged["evaluate"]["metrics"]], ("approaches", "recommend", "metric")
+    metric = merged["approaches"]["recommend"]["metric"]
+    if metric not in legal:
+        where = next(name for name, layer in reversed(layers) if _reaches(layer, location))
+        yield (
+            f"{where}: {'.'.join(location)}: nothing measures {metric}; legal: {', '.join(legal)}"
+            f"{_nearest(metric, legal)}"
+        )
 
 
 def _read(root: Path, name: str, faults: list[str]) -> dict[str, Any]:

@@ -75,8 +75,10 @@ def base_folder(model: Model, root: Path) -> Path:
     )
 
 
-def load_base(config: Train, root: Path) -> LanguageModel:
+def load_base(config: Train, root: Path, tokenizer: Path | None = None) -> LanguageModel:
     """Return the base model as `train` asks for it: device, precision, quantisation, chat template.
+
+    `tokenizer` is a folder whose tokenizer and chat template count in place of the base's own.
 
     Raises:
         ModelError: if this machine lacks the device, the tokenizer has no chat template, or the layers
@@ -85,8 +87,10 @@ def load_base(config: Train, root: Path) -> LanguageModel:
     from transformers import AutoTokenizer
 
     folder = base_folder(config.model, root)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
-    return _load(folder, with_template(tokenizer, config.model, root), config)
+    if tokenizer is not None:
+        return _load(folder, AutoTokenizer.from_pretrained(tokenizer), config)
+    own = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
+    return _load(folder, with_template(own, config.model, root), config)
 
 
 def load_tuned(config: Train, folder: Path, root: Path) -> LanguageModel:

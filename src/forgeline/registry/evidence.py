@@ -15,9 +15,7 @@ from forgeline.errors import EvaluationError, ForgelineError
 from forgeline.evaluation import Report, difference, evaluate, slice_differences, slices
 from forgeline.evaluation.bootstrap import Estimate
 from forgeline.evaluation.slices import Slices
-from forgeline.evaluation.subjects import Local
-from forgeline.models import load_tuned
-from forgeline.registry import promotion, tracking, versions
+from forgeline.registry import loading, promotion, tracking, versions
 from forgeline.registry.gates import Evidence, Origin
 from forgeline.registry.tracking import Run
 
@@ -156,8 +154,6 @@ def _champion_report(config: Config, champion: versions.Version, test_digest: st
     report = versions.report(config.project, champion)
     if report.test_digest == test_digest:
         return report
-    folder = versions.tuned_folder(config.project, champion)
-    language_model = load_tuned(versions.train_settings(config.project, champion), folder, config.root)
+    subject = loading.subject(config, champion, f"version {champion.number}")
     test = config.root / data.paths["test"]
-    subject = Local(f"version {champion.number}", language_model, config.evaluate.batch_size)
     return evaluate(subject, test, config.evaluate, config.project.seed)

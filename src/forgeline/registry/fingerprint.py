@@ -8,7 +8,7 @@ from forgeline.lineage import code_digest, value_digest
 from forgeline.models.template import templates_digest
 
 # The rooms whose source decides what a version is and whether it is promoted.
-ROOMS = ("data", "models", "tuning", "evaluation", "registry")
+ROOMS = ("data", "models", "prompting", "tuning", "evaluation", "registry")
 
 
 def fingerprint(config: Config, data: DataVersion) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 from forgeline.config.schema import Config
 from forgeline.errors import ForgelineError, RegistryError
 from forgeline.ledger import Entry, Ledger
-from forgeline.models import load_tuned
+from forgeline.registry import loading
 from forgeline.registry.gates import Verdict, passed
-from forgeline.registry.versions import CHAMPION, Version, champion, get, set_alias, train_settings, tuned_folder
+from forgeline.registry.versions import CHAMPION, Version, champion, get, set_alias
 
 
 def ledger(config: Config) -> Ledger:
@@ -93,7 +93,7 @@ def rollback(config: Config, to: str | None, reason: str) -> Entry:
     if version.number == now.number:
         raise RegistryError(f"{version.name} version {version.number} is the champion already.")
     try:
-        load_tuned(train_settings(config.project, version), tuned_folder(config.project, version), config.root)
+        loading.subject(config, version, "older")
     except ForgelineError as error:
         raise RegistryError(
             f"{version.name} version {version.number} does not load, so version {now.number} stays champion: {error}"

@@ -20,6 +20,7 @@ from forgeline.registry.tracking import connect
 
 REPORT, BASE_REPORT = "evaluation/report.json", "evaluation/base.json"
 FINGERPRINT = "forgeline.fingerprint"
+APPROACH = "forgeline.approach"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
@@ -56,13 +57,14 @@ class Lineage(BaseModel):
 
 
 class Version(BaseModel):
-    """One registered model version."""
+    """One registered model version; `approach` names the way it is asked, where it is not asked plainly."""
 
     name: str
     number: int
     run_id: str
     aliases: list[str]
     lineage: Lineage
+    approach: str | None = None
 
     def bundle_lineage(self) -> dict[str, str]:
         """Return the links of the chain of evidence that travel with a bundle."""
@@ -77,8 +79,8 @@ class Version(BaseModel):
         }
 
 
-def register(project: Project, lineage: Lineage) -> Version:
-    """Register what a run tuned as a version; the same key gives the same version again."""
+def register(project: Project, lineage: Lineage, approach: str | None = None) -> Version:
+    """Register what a run tuned, or an approach, as a version; the same key gives the same version again."""
     client, name = connect(project), project.name
     for version in versions(project):
         if version.lineage.key == lineage.key:
@@ -86,7 +88,8 @@ def register(project: Project, lineage: Lineage) -> Version:
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name, description=project.objective)
     source = f"{client.get_run(lineage.mlflow_run_id).info.artifact_uri}/tuned"
-    created = client.create_model_version(name, source, run_id=lineage.mlflow_run_id, tags=lineage.tags())
+    tags = {**lineage.tags(), **({APPROACH: approach} if approach else {})}
+    created = client.create_model_version(name, source, run_id=lineage.mlflow_run_id, tags=tags)
     client.set_registered_model_alias(name, CHALLENGER, created.version)
     return get(project, str(created.version))
 
@@ -195,4 +198,5 @@ def _version(found: mlflow.entities.model_registry.ModelVersion, aliases: dict[i
         run_id=found.run_id,
         aliases=sorted(aliases.get(int(found.version), [])),
         lineage=Lineage.model_validate(tags),
+        approach=found.tags.get(APPROACH),
     )

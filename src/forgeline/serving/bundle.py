@@ -15,12 +15,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from forgeline.config.schema import Config, Method, Model, Serve, Train
 from forgeline.errors import ServingError
 from forgeline.lineage import file_digest, value_digest
-from forgeline.models import LanguageModel, base_folder, load_tuned, load_whole, precision
+from forgeline.models import LanguageModel, base_folder, load_base, load_tuned, load_whole, precision
 from forgeline.models.adapter import ADAPTER, ADAPTER_WEIGHTS
+from forgeline.prompting import Prompter
 from forgeline.records import write_json
 
 MANIFEST = "manifest.json"
 TUNED = "tuned"  # the folder of an adapter or a whole model, and of its tokenizer
+APPROACH = "approach"  # the folder of what every request is rewritten by, if it is
 ADAPTER_FILES = (ADAPTER, ADAPTER_WEIGHTS)
 NEEDED_MODEL_FILES = ("config.json", "model*.safetensors")
 MODEL_FILES = (
@@ -80,10 +82,11 @@ class Manifest(BaseModel):
         return value_digest(self.model_dump(mode="json", exclude={"digest"}))
 
 
-def build(config: Config, tuned: Path, lineage: dict[str, str], folder: Path) -> Path:
+def build(config: Config, tuned: Path, lineage: dict[str, str], folder: Path, prompter: Prompter | None = None) -> Path:
     """Write a bundle of an adapter or a whole model to `folder/<first 16 digits of its digest>/`; return its path.
 
-    It is written whole or not at all. The same content has the same digest, so a bundle that is there
+    With an approach, `prompter`, the bundle holds that too; of one that uses the base as it is, `tuned` has the
+    tokenizer alone. It is written whole or not at all. The same content has the same digest, so a bundle that is there
     already is verified and used again.
 
     Raises:
@@ -91,16 +94,19 @@ def build(config: Config, tuned: Path, lineage: dict[str, str], folder: Path) ->
             the bundle cannot be written.
     """
     origin = _lineage(lineage)
-    needs_base = (tuned / ADAPTER).is_file()
-    names = ADAPTER_FILES if needs_base else MODEL_FILES
-    _check_tuned(tuned, ADAPTER_FILES if needs_base else NEEDED_MODEL_FILES)
+    adapted, untuned = (tuned / ADAPTER).is_file(), prompter is not None and prompter.approach.model == "base"
+    needs_base = adapted or untuned
+    names = ADAPTER_FILES if adapted else () if untuned else MODEL_FILES
+    _check_tuned(tuned, names if needs_base else NEEDED_MODEL_FILES)
     base_digest = _weights_digest(config.train.model, config.root) if needs_base else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as name:
             partial = Path(name) / "bundle"
             _copy(tuned, partial / TUNED, names)
-            if needs_base:
+            if prompter:
+                prompter.save(partial / APPROACH)
+            if adapted:
                 _name_base(partial / TUNED / ADAPTER, config.train.model)
             manifest = Manifest(
                 lineage=origin,
@@ -178,7 +184,14 @@ def load(path: Path, root: Path, verified: Manifest | None = None) -> LanguageMo
     settings = Train(
         model=manifest.base, method=manifest.method, quantization=manifest.quantization, dtype=manifest.dtype
     )
+    if f"{TUNED}/{ADAPTER}" not in manifest.files:
+        return load_base(settings, root, path / TUNED)
     return load_tuned(settings, path / TUNED, root)
+
+
+def prompter(path: Path) -> Prompter | None:
+    """Return what rewrites every request to a bundle's model, or None; `load` or `verify` must have passed."""
+    return Prompter.read(path / APPROACH) if (path / APPROACH).is_dir() else None
 
 
 def _lineage(lineage: dict[str, str]) -> Lineage:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from forgeline.errors import ServingError
-from forgeline.models import LanguageModel, encode_prompt
-from forgeline.serving.bundle import load
+from forgeline.models import LanguageModel
+from forgeline.prompting import Prompter
+from forgeline.serving.bundle import load, prompter
 from forgeline.serving.engines import GenerationRequest
 from forgeline.serving.engines.decode import fastest_threads
-from forgeline.serving.engines.transformers import answer
+from forgeline.serving.engines.transformers import answer, encode
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +44,14 @@ class ParityReport(BaseModel):
         return [comparison.bundle for comparison in self.comparisons]
 
 
+@dataclass(frozen=True)
+class Side:
+    """A model and what rewrites its requests, if anything does."""
+
+    model: LanguageModel
+    prompter: Prompter | None
+
+
 def check(
     reference: LanguageModel,
     bundle: Path,
@@ -49,17 +59,18 @@ def check(
     prompts: list[list[dict[str, str]]],
     tolerance: float,
     max_tokens: int,
+    approach: Prompter | None = None,
 ) -> ParityReport:
-    """Return how closely a bundle repeats the model that was evaluated.
+    """Return how closely a bundle repeats the model, and the `approach`, that was evaluated.
 
     `prompts` are chat messages; `tolerance` bounds the logits at each prompt's last position.
 
     Raises:
         ServingError: naming the first prompt whose reply or logits differ, and by how much.
     """
-    candidate = load(bundle, root)
-    threads = fastest_threads(candidate)
-    comparisons = [_compare(reference, candidate, prompt, max_tokens, threads) for prompt in prompts]
+    evaluated, candidate = Side(reference, approach), Side(load(bundle, root), prompter(bundle))
+    threads = fastest_threads(candidate.model)
+    comparisons = [_compare(evaluated, candidate, prompt, max_tokens, threads) for prompt in prompts]
     for number, found in enumerate(comparisons, start=1):
         # Not `>`: logits that are not numbers must not pass.
         if found.reference != found.bundle or not found.logit_difference <= tolerance:
@@ -72,8 +83,8 @@ def check(
 
 
 def _compare(
-    reference: LanguageModel,
-    candidate: LanguageModel,
+    reference: Side,
+    candidate: Side,
     prompt: list[dict[str, str]],
     max_tokens: int,
     threads: int | None,
@@ -87,15 +98,15 @@ def _compare(
     )
 
 
-def _last_logits(model: LanguageModel, prompt: list[dict[str, str]]) -> torch.Tensor:
+def _last_logits(side: Side, prompt: list[dict[str, str]]) -> torch.Tensor:
     import torch
 
-    ids = torch.tensor([encode_prompt(model.tokenizer, prompt)], device=model.device)
+    ids = torch.tensor([encode(side.model, prompt, side.prompter)], device=side.model.device)
     with torch.inference_mode():
-        logits: torch.Tensor = model.model(input_ids=ids, logits_to_keep=1).logits
+        logits: torch.Tensor = side.model.model(input_ids=ids, logits_to_keep=1).logits
     return logits[0, -1].float().cpu()
 
 
-def _reply(model: LanguageModel, prompt: list[dict[str, str]], max_tokens: int, threads: int | None) -> str:
+def _reply(side: Side, prompt: list[dict[str, str]], max_tokens: int, threads: int | None) -> str:
     request = GenerationRequest(messages=prompt, max_tokens=max_tokens, temperature=0)
-    return "".join(piece.text for piece in answer(model, request, threads))
+    return "".join(piece.text for piece in answer(side.model, request, threads, side.prompter))

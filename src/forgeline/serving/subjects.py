@@ -6,10 +6,11 @@ from pathlib import Path
 
 from forgeline.config import catalogue
 from forgeline.config.schema import Config, Model, Train
+from forgeline.evaluation.approached import Approached
 from forgeline.evaluation.subjects import Local, Subject, endpoint
 from forgeline.models import LanguageModel, load_base, load_tuned
 from forgeline.models.adapter import ADAPTER, base_of
-from forgeline.registry import versions
+from forgeline.registry import loading, versions
 from forgeline.serving import bundle
 
 FORMS = """
@@ -34,7 +35,18 @@ def subject(config: Config, reference: str) -> Subject:
     """
     if reference.startswith(("http://", "https://")):
         return endpoint(reference)
-    return Local(reference, _model(config, reference), config.evaluate.batch_size)
+    folder = config.root / reference
+    if not _is_model(config, reference):
+        return loading.subject(config, versions.get(config.project, reference), reference)
+    local = Local(reference, _model(config, reference), config.evaluate.batch_size)
+    prompter = bundle.prompter(folder)
+    return Approached(local, prompter) if prompter else local
+
+
+def _is_model(config: Config, reference: str) -> bool:
+    """Say whether a reference names a model; else it is a version's number or alias."""
+    known = reference == "base" or reference in catalogue.names(config.root)
+    return known or bool({"/", "+"} & set(reference)) or (config.root / reference).is_dir()
 
 
 def _model(config: Config, reference: str) -> LanguageModel:
@@ -50,12 +62,8 @@ def _model(config: Config, reference: str) -> LanguageModel:
             return bundle.load(folder, root)
         case _ if (folder / ADAPTER).is_file():
             return load_tuned(_on(train, _named(root, base_of(folder))), folder, root)
-        case _ if "/" in reference or folder.is_dir() or reference in catalogue.names(root):
-            return load_base(_on(train, _named(root, reference)), root)
         case _:
-            version = versions.get(config.project, reference)
-            settings = versions.train_settings(config.project, version)
-            return load_tuned(settings, versions.tuned_folder(config.project, version), root)
+            return load_base(_on(train, _named(root, reference)), root)
 
 
 def _named(root: Path, name: str) -> Model:

@@ -11,7 +11,7 @@ from forgeline.config.schema import Train
 from forgeline.errors import TuningError
 from forgeline.models import Example, encode_example
 from forgeline.records import read_records
-from forgeline.tuning.sample import sample
+from forgeline.sample import sample
 
 # Batches are cut from pools of this many batches, sorted by length: little padding, still random.
 POOL = 16

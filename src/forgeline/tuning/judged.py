@@ -10,7 +10,7 @@ from forgeline.config.schema import Train
 from forgeline.errors import DataError, TuningError
 from forgeline.models import Example, encode_example
 from forgeline.records import Message, Record, read_records
-from forgeline.tuning.sample import sample
+from forgeline.sample import sample
 
 
 @dataclass(frozen=True)

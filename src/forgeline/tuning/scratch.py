@@ -13,8 +13,8 @@ from forgeline.models import LanguageModel
 from forgeline.models.load import placement, precision, ready
 from forgeline.models.template import set_template
 from forgeline.records import Record, read_records
+from forgeline.sample import sample
 from forgeline.sources.local import nearest
-from forgeline.tuning.sample import sample
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 

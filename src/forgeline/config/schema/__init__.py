@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from forgeline.config.schema.approaches import Approaches, Candidate, Knowledge, Prompt, Recommend, Retriever
 from forgeline.config.schema.cost import Cost, Machine
 from forgeline.config.schema.data import (
     Assess,
@@ -39,9 +40,11 @@ from forgeline.lineage import value_digest
 
 __all__ = [
     "SECTIONS",
+    "Approaches",
     "Assess",
     "Association",
     "Bound",
+    "Candidate",
     "Choice",
     "Clean",
     "Column",
@@ -53,6 +56,7 @@ __all__ = [
     "Fetch",
     "Format",
     "Gate",
+    "Knowledge",
     "License",
     "Lora",
     "Machine",
@@ -69,9 +73,12 @@ __all__ = [
     "Positive",
     "Preference",
     "Project",
+    "Prompt",
     "Range",
+    "Recommend",
     "Repair",
     "Resample",
+    "Retriever",
     "Reweigh",
     "Rule",
     "Sampling",
@@ -104,10 +111,15 @@ class Config(Section):
     licenses: dict[str, License]
     cost: Cost
     sweep: Sweep
+    approaches: Approaches
 
     def digest(self) -> str:
-        """Return the sha256 of every value that shapes a version, wherever the project lies."""
-        return value_digest(self.model_dump(mode="json", exclude={"root", "profile", "licenses", "cost", "sweep"}))
+        """Return the sha256 of every value that shapes a version, wherever the project lies.
+
+        A version that is an approach keeps what it is of approaches.yaml itself.
+        """
+        other = {"root", "profile", "licenses", "cost", "sweep", "approaches"}
+        return value_digest(self.model_dump(mode="json", exclude=other))
 
 
-SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve", "licenses", "cost", "sweep")
+SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve", "licenses", "cost", "sweep", "approaches")

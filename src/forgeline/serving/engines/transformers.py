@@ -6,7 +6,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 from forgeline.models import LanguageModel, encode_prompt
-from forgeline.serving.bundle import Manifest, load
+from forgeline.prompting import Messages, Prompter
+from forgeline.serving.bundle import Manifest, load, prompter
 from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused, Usage
 from forgeline.serving.engines.decode import decode, fastest_threads
 from forgeline.serving.engines.text import TextStream
@@ -17,6 +18,7 @@ class TransformersEngine:
 
     name = "transformers"
     _model: LanguageModel
+    _prompter: Prompter | None
 
     def __init__(self, bundle: Path, root: Path, verified: Manifest | None = None) -> None:
         self._bundle = bundle
@@ -27,20 +29,27 @@ class TransformersEngine:
     def load(self) -> None:
         """Verify the bundle unless it just was, load its model and find out how many threads decode fastest."""
         self._model = load(self._bundle, self._root, self._verified)
+        self._prompter = prompter(self._bundle)
+        encode(self._model, [{"role": "user", "content": "Hello"}], self._prompter)  # loads what looking up needs
         self._threads = fastest_threads(self._model)
 
     def generate(self, request: GenerationRequest) -> Generator[Piece]:
         """Yield the reply, a piece for each token; closing the generator cancels it."""
-        return answer(self._model, request, self._threads)
+        return answer(self._model, request, self._threads, self._prompter)
 
 
-def answer(language_model: LanguageModel, request: GenerationRequest, threads: int | None = None) -> Generator[Piece]:
-    """Yield the reply to a request, a piece for each token.
+def answer(
+    language_model: LanguageModel,
+    request: GenerationRequest,
+    threads: int | None = None,
+    prompter: Prompter | None = None,
+) -> Generator[Piece]:
+    """Yield the reply to a request, which an approach rewrites if there is one; a piece for each token.
 
     Raises:
         RequestRefused: before the first piece, if template or context length do not allow the request.
     """
-    prompt = _encode(language_model, request)
+    prompt = _encode(language_model, request, prompter)
     text = TextStream(language_model.tokenizer, request.stop)
     stop_ids = set(language_model.stop_ids)
     for count, token in enumerate(decode(language_model, prompt, request, threads), start=1):
@@ -58,11 +67,11 @@ def answer(language_model: LanguageModel, request: GenerationRequest, threads: i
             return
 
 
-def _encode(language_model: LanguageModel, request: GenerationRequest) -> list[int]:
+def _encode(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None) -> list[int]:
     from jinja2 import TemplateError
 
     try:
-        prompt = encode_prompt(language_model.tokenizer, request.messages)
+        prompt = encode(language_model, request.messages, prompter)
     except TemplateError as fault:
         raise RequestRefused(f"The model's chat template refuses these messages: {fault}.") from fault
     context = language_model.model.config.max_position_embeddings
@@ -72,3 +81,11 @@ def _encode(language_model: LanguageModel, request: GenerationRequest) -> list[i
             f"{context} in all: shorten the messages or ask for fewer tokens."
         )
     return prompt
+
+
+def encode(language_model: LanguageModel, messages: Messages, prompter: Prompter | None) -> list[int]:
+    """Return the tokens that a model reads for a caller's messages."""
+    tokenizer = language_model.tokenizer
+    if prompter is not None:
+        messages = prompter.rewrite(messages, lambda written: len(encode_prompt(tokenizer, written)))
+    return encode_prompt(tokenizer, messages)
