@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from forgeline.errors import EvaluationError
-from forgeline.models import LanguageModel, Reply, encode_example, encode_prompt, generate
+from forgeline.models import LanguageModel, Reply, encode_example, encode_prompt, encode_text, generate
 from forgeline.models.score import completion_losses
 from forgeline.records import Record
 
@@ -41,6 +41,10 @@ class Subject(Protocol):
         """Return (summed loss in nats, tokens) of each record's completion; None where it cannot be known."""
         ...
 
+    def text_losses(self, texts: Sequence[str], max_tokens: int | None = None) -> list[tuple[float, int]] | None:
+        """Return (summed loss in nats, tokens) of each text, or of its first tokens; None where it cannot be known."""
+        ...
+
 
 @dataclass(frozen=True)
 class Local:
@@ -65,6 +69,11 @@ class Local:
     def losses(self, records: Sequence[Record]) -> list[tuple[float, int]]:
         """Return (summed loss in nats, tokens) of each record's completion."""
         examples = [encode_example(self.language_model.tokenizer, record) for record in records]
+        return completion_losses(self.language_model.model, examples)
+
+    def text_losses(self, texts: Sequence[str], max_tokens: int | None = None) -> list[tuple[float, int]]:
+        """Return (summed loss in nats, tokens) of each plain text, without a chat template."""
+        examples = [encode_text(self.language_model.tokenizer, text, max_tokens) for text in texts]
         return completion_losses(self.language_model.model, examples)
 
 
@@ -117,6 +126,9 @@ class Endpoint:
 
     def losses(self, records: Sequence[Record]) -> None:
         """Return None: the chat API does not tell how likely a given reply is."""
+
+    def text_losses(self, texts: Sequence[str], max_tokens: int | None = None) -> None:
+        """Return None, as `losses` does."""
 
 
 def endpoint(url: str) -> Endpoint:

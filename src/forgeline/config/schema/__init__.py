@@ -30,6 +30,7 @@ from forgeline.config.schema.data import (
 from forgeline.config.schema.evaluate import Evaluate
 from forgeline.config.schema.licenses import License
 from forgeline.config.schema.policy import Gate, Policy
+from forgeline.config.schema.probes import Probes
 from forgeline.config.schema.project import Project, Stores
 from forgeline.config.schema.section import Bound, Measure, Positive, Section, Share
 from forgeline.config.schema.serve import Parity, Sampling, Serve
@@ -68,6 +69,7 @@ __all__ = [
     "Policy",
     "Positive",
     "Preference",
+    "Probes",
     "Project",
     "Range",
     "Repair",
@@ -104,10 +106,12 @@ class Config(Section):
     licenses: dict[str, License]
     cost: Cost
     sweep: Sweep
+    probes: Probes
 
     def digest(self) -> str:
         """Return the sha256 of every value that shapes a version, wherever the project lies."""
-        return value_digest(self.model_dump(mode="json", exclude={"root", "profile", "licenses", "cost", "sweep"}))
+        beside = {"root", "profile", "licenses", "cost", "sweep", "probes"}
+        return value_digest(self.model_dump(mode="json", exclude=beside))
 
 
-SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve", "licenses", "cost", "sweep")
+SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve", "licenses", "cost", "sweep", "probes")
