@@ -1,4 +1,4 @@
-"""Dataset version → base score → tune → candidate score → register → gates → promote."""
+"""Dataset version → base score → tune → candidate score → probes → register → gates → promote."""
 
 from __future__ import annotations
 
@@ -39,4 +39,16 @@ def _register_candidate(config: Config, origin: str | None) -> Any:
     base = steps.evaluate_base(data=data, train=train, evaluate=evaluate, project=project)
     tuned = steps.tune(data=data, train=train, project=project, origin=origin)
     report = steps.evaluate_candidate(data=data, tuned=tuned, train=train, evaluate=evaluate, project=project)
-    return steps.register(data=data, tuned=tuned, base_report=base, candidate_report=report, config=config)
+    probes = steps.probe_candidate(
+        data=data,
+        tuned=tuned,
+        candidate_report=report,
+        train=train,
+        evaluate=evaluate,
+        chosen=config.probes,
+        pii=config.data.clean.pii,
+        project=project,
+    )
+    return steps.register(
+        data=data, tuned=tuned, base_report=base, candidate_report=report, candidate_probes=probes, config=config
+    )

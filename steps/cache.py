@@ -38,6 +38,11 @@ def approaches() -> str:
     return _project() + code_digest("models", "prompting", "evaluation")
 
 
+def probing() -> str:
+    """Return the identity of what probes run on."""
+    return _project() + code_digest("models", "evaluation", "data")
+
+
 def registration() -> str:
     """Return the identity of what registration runs on."""
     return _project() + code_digest("registry")

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel
 from zenml import get_step_context, step
 
-from forgeline.config.schema import Config, Cost, Evaluate, Project, Train
+from forgeline.config.schema import Config, Cost, Evaluate, Pii, Probes, Project, Train
 from forgeline.data.versions import DataVersion
 from forgeline.evaluation import Report
 from forgeline.evaluation import evaluate as score
+from forgeline.evaluation.probes import Scene, probe
+from forgeline.evaluation.score import test_records
 from forgeline.evaluation.subjects import Local
 from forgeline.lineage import value_digest
 from forgeline.models import load_base, load_tuned
-from forgeline.registry import evidence, promotion, start, tracking, versions
+from forgeline.records import read_records
+from forgeline.registry import evidence, probes, promotion, start, tracking, versions
 from forgeline.registry.gates import Verdict, judge
 from forgeline.tuning import TunedModel
 from forgeline.tuning import report as training_report
 from forgeline.tuning import tune as tune_model
+from forgeline.tuning.canaries import FILE as CANARIES
 from forgeline.tuning.cost import charged
 from steps import cache
 
@@ -93,6 +98,8 @@ def tune(data: DataVersion, train: Train, project: Project, origin: str | None) 
         run.tags(meter.spent.tags())
         run.artifact(Path(model.path), "tuned")
         run.artifact(folder / "records.json", "training")
+        if train.canaries:
+            run.artifact(folder / CANARIES, "training")
         run.artifact(training_report.write(folder, model, train, meter.spent), "training")
     print(
         f"tuned on {model.examples} examples, {model.tokens:,} tokens in {model.seconds:.0f} s "
@@ -117,14 +124,48 @@ def evaluate_candidate(
     return str(path)
 
 
+@step(cache_policy=cache.cached(cache.probing))
+def probe_candidate(
+    data: DataVersion,
+    tuned: Tuned,
+    candidate_report: str,
+    train: Train,
+    evaluate: Evaluate,
+    chosen: Probes,
+    pii: Pii,
+    project: Project,
+) -> Annotated[str, "candidate_probes"]:
+    """Run the probes of `probes.line` on the tuned model; return their report's path."""
+    root, folder = Path.cwd(), Path(tuned.model.path).parent
+    settings = value_digest([chosen.digest(), evaluate.digest(), pii.digest(), data.digest])
+    path = EVALUATIONS / f"probes-{tuned.key[:16]}-{settings[:8]}.json"
+    scene = Scene(
+        subject=Local("candidate", load_tuned(train, Path(tuned.model.path), root), evaluate.batch_size),
+        settings=chosen,
+        pii=pii,
+        root=root,
+        data=data,
+        test=test_records(Path(data.paths["test"]), evaluate.max_prompts, project.seed),
+        report=Report.read(Path(candidate_report)),
+        trained=frozenset(json.loads((folder / "records.json").read_text())),
+        canaries=tuple(read_records(folder / CANARIES)) if train.canaries else (),
+        base=None if train.method == "scratch" else lambda: Local("base", load_base(train, root), evaluate.batch_size),
+    )
+    report = probe(scene, chosen.line)
+    report.save(path)
+    print("probes: " + ", ".join(f"{name} {estimate}" for name, estimate in report.estimates.items()))
+    return str(path)
+
+
 @step(cache_policy=cache.cached(cache.registration))
 def register(
-    data: DataVersion, tuned: Tuned, base_report: str, candidate_report: str, config: Config
+    data: DataVersion, tuned: Tuned, base_report: str, candidate_report: str, candidate_probes: str, config: Config
 ) -> Annotated[versions.Version, "version"]:
     """Register the candidate with all that it came from."""
     lineage = versions.Lineage.of(config, data, tuned.key, tuned.run_id, str(get_step_context().pipeline_run.id))
     with tracking.run(config.project, "candidate", tuned.key, lineage.tags()) as run:
         evidence.attach(run, config, data, Path(base_report), Path(candidate_report))
+        probes.attach(run, Path(candidate_probes))
     version = versions.register(config.project, lineage)
     print(f"registered {version.name} version {version.number}")
     return version

@@ -75,3 +75,8 @@ def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
 def test_an_unknown_action_is_told(monkeypatch, capsys):
     assert run(monkeypatch, "ledger", "verfy") == 1
     assert "no such action; legal: verify" in capsys.readouterr().err
+
+
+def test_an_unknown_probe_is_told(monkeypatch, capsys):
+    assert run(monkeypatch, "probe", "base", "--only", "toxcity") == 1
+    assert "--only toxcity: no such probe; legal: stereotype, toxicity, exposure" in capsys.readouterr().err

@@ -219,8 +219,6 @@ SILENT = [f"http://{{}}/a.bin#sha256={DIGEST}", "s3://bucket/rows.jsonl"]
 
 
 @pytest.mark.parametrize("reference", SILENT, ids=["http", "s3"])
-    "reference", [f"http://{{}}/a.bin#sha256={DIGEST}", "s3://bucket/rows.jsonl"], ids=["http", "s3"]
-)
 def test_a_remote_that_stops_answering_is_given_up(silence: str, tmp_path: Path, reference: str) -> None:
     with pytest.raises(SourceError, match=r"could not be read .*check the network"):
         resolve(reference.format(silence), tmp_path)

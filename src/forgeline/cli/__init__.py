@@ -8,7 +8,21 @@ from collections.abc import Callable
 
 import typer
 
-from forgeline.cli import approve, compare, data, decisions, gate, line, live, models, project, runs, stack, sweep
+from forgeline.cli import (
+    approve,
+    compare,
+    data,
+    decisions,
+    gate,
+    line,
+    live,
+    models,
+    probe,
+    project,
+    runs,
+    stack,
+    sweep,
+)
 from forgeline.errors import ForgelineError
 
 app = typer.Typer(
@@ -22,7 +36,7 @@ app = typer.Typer(
 VERBS: tuple[Callable[..., None], ...] = (
     *(project.validate, project.doctor),
     models.models,
-    *(line.run, line.train, line.evaluate, compare.compare, sweep.sweep, stack.stack),
+    *(line.run, line.train, line.evaluate, probe.probe, compare.compare, sweep.sweep, stack.stack),
     *(runs.runs, gate.gate, approve.approve, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop),
     *(decisions.lineage, decisions.ledger),

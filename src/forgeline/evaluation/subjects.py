@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from forgeline.errors import EvaluationError
-from forgeline.models import LanguageModel, Reply, encode_example, encode_prompt, generate
-from forgeline.models.score import text_losses, windowed_losses
+from forgeline.models import LanguageModel, Reply, encode_example, encode_prompt, encode_text, generate
+from forgeline.models.score import completion_losses, text_losses, windowed_losses
 from forgeline.records import Record
 
 Messages = list[dict[str, str]]
@@ -39,6 +39,10 @@ class Subject(Protocol):
 
     def losses(self, records: Sequence[Record]) -> list[tuple[float, int]] | None:
         """Return (summed loss in nats, tokens) of each record's completion; None where it cannot be known."""
+        ...
+
+    def text_losses(self, texts: Sequence[str], max_tokens: int | None = None) -> list[tuple[float, int]] | None:
+        """Return (summed loss in nats, tokens) of each text, or of its first tokens; None where it cannot be known."""
         ...
 
 
@@ -75,6 +79,11 @@ class Local:
         examples = [encode_example(tokenizer, record) for record in records if record.prompt]
         of_chat = iter(windowed_losses(model, examples, window, window // 2))
         return [of_text[place] if place in of_text else next(of_chat) for place in range(len(records))]
+
+    def text_losses(self, texts: Sequence[str], max_tokens: int | None = None) -> list[tuple[float, int]]:
+        """Return (summed loss in nats, tokens) of each plain text, without a chat template."""
+        examples = [encode_text(self.language_model.tokenizer, text, max_tokens) for text in texts]
+        return completion_losses(self.language_model.model, examples)
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,9 @@ class Endpoint:
 
     def losses(self, records: Sequence[Record]) -> None:
         """Return None: the chat API does not tell how likely a given reply is."""
+
+    def text_losses(self, texts: Sequence[str], max_tokens: int | None = None) -> None:
+        """Return None, as `losses` does."""
 
 
 def endpoint(url: str) -> Endpoint:

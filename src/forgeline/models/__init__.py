@@ -3,7 +3,7 @@
 from forgeline.models.generate import Reply, generate
 from forgeline.models.load import LanguageModel, base_folder, load_base, load_tuned, load_whole, precision
 from forgeline.models.save import save_tuned
-from forgeline.models.template import Example, encode_example, encode_prompt
+from forgeline.models.template import Example, encode_example, encode_prompt, encode_text
 
 __all__ = [
     "Example",
@@ -12,6 +12,7 @@ __all__ = [
     "base_folder",
     "encode_example",
     "encode_prompt",
+    "encode_text",
     "generate",
     "load_base",
     "load_tuned",

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from forgeline.config.schema import Train
 from forgeline.errors import TuningError
-from forgeline.models import LanguageModel, base_folder, load_base, save_tuned
+from forgeline.models import LanguageModel, base_folder, encode_example, load_base, save_tuned
 from forgeline.models.footprint import PREFERENCES
 from forgeline.models.load import outline
 from forgeline.models.prefix import shared_prefix
-from forgeline.records import write_json
+from forgeline.records import write_json, write_jsonl
 from forgeline.tuning import checkpoint
+from forgeline.tuning.canaries import FILE, planted
 from forgeline.tuning.examples import read_examples
 from forgeline.tuning.job import VALIDATION_EXAMPLES, Job, Log
 from forgeline.tuning.methods import trainable
@@ -27,7 +28,8 @@ from forgeline.tuning.watch import exhausted
 def tune(config: Train, train: Path, validation: Path, folder: Path, *, seed: int, root: Path, log: Log) -> TunedModel:
     """Train by `config.method` into `folder/tuned`, going on from the last checkpoint there.
 
-    `folder/records.json` names the records it was trained on, `folder/curve.jsonl` holds the curve.
+    `folder/records.json` names the records it was trained on, `folder/canaries.jsonl` holds what was planted
+    among them, `folder/curve.jsonl` the curve.
 
     Args:
         config: base model, method and budget.
@@ -74,6 +76,8 @@ def work(job: Job, team: Team, log: Log) -> None:
     path = folder / "tuned"
     save_tuned(objective.model, base.tokenizer, path, weights)
     write_json(folder / "records.json", ids)
+    if canaries := planted(job):
+        write_jsonl(folder / FILE, (canary.model_dump(mode="json") for canary in canaries))
     result = TunedModel(
         path=path.relative_to(job.root).as_posix() if path.is_relative_to(job.root) else str(path),
         examples=len(objective.examples),
@@ -107,6 +111,7 @@ def _objective(job: Job, base: LanguageModel, room: Room) -> tuple[Objective, li
         return Preferences(config, base, learned, unseen, job), learned.ids, config
     examples, ids = read_examples(job.train, base.tokenizer, config.max_examples, config, job.seed)
     held_out, _ = read_examples(job.validation, base.tokenizer, VALIDATION_EXAMPLES, config, job.seed)
+    examples += [encode_example(base.tokenizer, canary) for canary in planted(job)]
     shared = shared_prefix([example.prompt for example in examples])
     config = room.cut(base.model.config, config, [len(example) for example in examples], shared)
     return Completions(trainable(base.model, config, job.seed, job.root), examples, held_out), ids, config

@@ -31,6 +31,7 @@ from forgeline.config.schema.data import (
 from forgeline.config.schema.evaluate import Evaluate
 from forgeline.config.schema.licenses import License
 from forgeline.config.schema.policy import Gate, Policy
+from forgeline.config.schema.probes import Probes
 from forgeline.config.schema.project import Project, Stores
 from forgeline.config.schema.section import Bound, Measure, Positive, Section, Share
 from forgeline.config.schema.serve import Parity, Sampling, Serve
@@ -72,6 +73,7 @@ __all__ = [
     "Policy",
     "Positive",
     "Preference",
+    "Probes",
     "Project",
     "Prompt",
     "Range",
@@ -112,14 +114,18 @@ class Config(Section):
     cost: Cost
     sweep: Sweep
     approaches: Approaches
+    probes: Probes
 
     def digest(self) -> str:
         """Return the sha256 of every value that shapes a version, wherever the project lies.
 
         A version that is an approach keeps what it is of approaches.yaml itself.
         """
-        other = {"root", "profile", "licenses", "cost", "sweep", "approaches"}
-        return value_digest(self.model_dump(mode="json", exclude=other))
+        beside = {"root", "profile", "licenses", "cost", "sweep", "approaches", "probes"}
+        return value_digest(self.model_dump(mode="json", exclude=beside))
 
 
-SECTIONS = ("project", "data", "train", "evaluate", "policy", "serve", "licenses", "cost", "sweep", "approaches")
+SECTIONS = (
+    *("project", "data", "train", "evaluate", "policy", "serve"),
+    *("licenses", "cost", "sweep", "approaches", "probes"),
+)

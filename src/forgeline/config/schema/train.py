@@ -88,7 +88,8 @@ class Train(Section):
     from: the number or alias of a version, or an adapter's folder, written with a slash. Records longer than
     `max_tokens` stop the run, or are left out with `overlong: drop`. The validation loss is taken every
     `validate_steps` and at the end; after `patience` of them without a better one training stops, and the
-    best weights count.
+    best weights count. `canaries` made-up secrets are learned beside the records, so that `forgeline probe`
+    can tell how much is learned by heart.
     """
 
     method: Method = "lora"
@@ -116,6 +117,7 @@ class Train(Section):
     checkpoint_steps: Positive = 25
     validate_steps: Positive | None = None
     patience: Positive | None = None
+    canaries: Annotated[int, Field(ge=0)] = 0
 
     @property
     def bits(self) -> Literal["none", "nf4", "int8"]:
@@ -126,4 +128,10 @@ class Train(Section):
     def _patience_has_validations(self) -> Train:
         if self.patience is not None and self.validate_steps is None:
             raise ValueError("patience counts validations: set validate_steps too")
+        return self
+
+    @model_validator(mode="after")
+    def _canaries_are_completions(self) -> Train:
+        if self.canaries and self.method in {"dpo", "kto"}:
+            raise ValueError(f"canaries are learned as completions, and {self.method} learns from judgements")
         return self
