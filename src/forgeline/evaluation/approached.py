@@ -38,6 +38,10 @@ class Approached:
         """Return (summed loss in nats, tokens) of each record's completion after the rewritten prompt."""
         return self.subject.losses([self._asked(record) for record in records])
 
+    def text_losses(self, texts: Sequence[str], max_tokens: int | None = None) -> list[tuple[float, int]]:
+        """Return (summed loss in nats, tokens) of each plain text, which no approach touches."""
+        return self.subject.text_losses(texts, max_tokens)
+
     def rewritten(self, prompt: Messages) -> Messages:
         """Return what the model reads."""
         return self.prompter.rewrite(prompt, self._tokens)

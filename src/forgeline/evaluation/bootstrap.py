@@ -54,7 +54,7 @@ def interval(metric: CorpusMetric, table: Table, samples: int, confidence: float
 
 
 def paired_difference(
-    metric: CorpusMetric, table: Table, other: Table, samples: int, confidence: float, seed: int, power: float
+    metric: CorpusMetric, table: Table, other: Table, samples: int, confidence: float, seed: int, power: float = 0.8
 ) -> Difference:
     """Return the value of `table` − that of `other`, its interval and p-value; row i of both is the same example."""
     n, value = len(table), _whole(metric, table) - _whole(metric, other)

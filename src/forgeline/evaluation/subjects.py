@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from forgeline.errors import EvaluationError
-from forgeline.models import LanguageModel, Reply, encode_example, encode_prompt, encode_text, generate
-from forgeline.models.score import completion_losses, text_losses, windowed_losses
+from forgeline.models import Example, LanguageModel, Reply, encode_example, encode_prompt, encode_text, generate
+from forgeline.models.score import windowed_losses
 from forgeline.records import Record
 
 Messages = list[dict[str, str]]
@@ -71,19 +71,21 @@ class Local:
 
         What is longer than the model's context is scored by a window that moves on by half of it.
         """
-        model, tokenizer = self.language_model.model, self.language_model.tokenizer
-        window = model.config.get_text_config().max_position_embeddings
-        plain = [place for place, record in enumerate(records) if not record.prompt]
-        texts = text_losses(self.language_model, [records[place].completion for place in plain], window, window // 2)
-        of_text = dict(zip(plain, texts, strict=True))
-        examples = [encode_example(tokenizer, record) for record in records if record.prompt]
-        of_chat = iter(windowed_losses(model, examples, window, window // 2))
-        return [of_text[place] if place in of_text else next(of_chat) for place in range(len(records))]
+        tokenizer = self.language_model.tokenizer
+        examples = [
+            encode_example(tokenizer, record) if record.prompt else encode_text(tokenizer, record.completion)
+            for record in records
+        ]
+        return self._scored(examples)
 
     def text_losses(self, texts: Sequence[str], max_tokens: int | None = None) -> list[tuple[float, int]]:
         """Return (summed loss in nats, tokens) of each plain text, without a chat template."""
-        examples = [encode_text(self.language_model.tokenizer, text, max_tokens) for text in texts]
-        return completion_losses(self.language_model.model, examples)
+        return self._scored([encode_text(self.language_model.tokenizer, text, max_tokens) for text in texts])
+
+    def _scored(self, examples: Sequence[Example]) -> list[tuple[float, int]]:
+        model = self.language_model.model
+        window = model.config.get_text_config().max_position_embeddings
+        return windowed_losses(model, examples, window, window // 2)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from weakref import WeakSet
 
 from forgeline.errors import ModelError
 from forgeline.models.prefix import shared_prefix
-from forgeline.models.template import Example
+from forgeline.models.template import Example, encode_text
 
 if TYPE_CHECKING:
     import torch
@@ -73,16 +73,13 @@ def text_losses(
 ) -> list[tuple[float, int]]:
     """Return each text's summed loss in nats and its number of tokens; a long text is scored by a sliding window.
 
-    A start token stands before each text (the tokenizer's bos, or its eos), so that every token is scored, as
-    lm-evaluation-harness has it. `window` is in tokens.
+    A start token stands before each text, so that every token is scored, as lm-evaluation-harness has it. `window`
+    is in tokens.
 
     Raises:
         ModelError: if the windows would leave a token without context.
     """
-    tokenizer = language_model.tokenizer
-    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    ids = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
-    examples = [Example([start], own) for own in ids]
+    examples = [encode_text(language_model.tokenizer, text) for text in texts]
     return windowed_losses(language_model.model, examples, window, stride)
 
 

@@ -75,7 +75,7 @@ def encode_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
 def encode_text(tokenizer: Any, text: str, max_tokens: int | None = None) -> Example:
     """Return plain text, or its first tokens, as a completion of the token that begins or ends a text."""
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    return Example([start], tokenizer(text, add_special_tokens=False)["input_ids"][:max_tokens])
+    return Example([start], tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:max_tokens])
 
 
 def encode_example(tokenizer: Any, record: Record) -> Example:
