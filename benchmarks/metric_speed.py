@@ -73,14 +73,14 @@ def main() -> None:
     for name, metric in chosen.items():
         if not {*metric.columns} <= columns.keys():
             continue  # the likelihood has a benchmark of its own
-        started = time.perf_counter()
+        started, computed = time.perf_counter(), time.process_time()
         found = metric.compute(**{column: columns[column] for column in metric.columns})[metric.name]
-        took = time.perf_counter() - started
+        wall, cores = time.perf_counter() - started, time.process_time() - computed
         beside = ""
         if name in expected:
             assert abs(found - expected[name]) < 1e-9, (name, found, expected[name])
             beside = f"  reference {expected[name]:.6f}, equal"
-        print(f"{name:<16} {found:>10.6f}  {took:6.2f} s{beside}")
+        print(f"{name:<16} {found:>10.6f}  {wall:6.2f} s, {cores:5.2f} core-s{beside}")
     people = [accepted[0] for accepted in columns["references"]]
     slots = METRICS["slot_error_rate"](ignore=["act"]).compute(predictions=people, prompts=columns["prompts"])
     print(f"slot error rate of people's first replies: {slots['slot_error_rate']:.4f}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from forgeline.models.load import LanguageModel
 from forgeline.models.prefix import read_prefix, shared_prefix
@@ -14,14 +14,15 @@ from forgeline.models.prefix import read_prefix, shared_prefix
 class Reply:
     """What the model said: its text, its length in tokens, and whether it ended by itself.
 
-    `waited` is the seconds until its whole batch was there, `seconds` its even share of them.
+    `waited` is the seconds until its whole batch was there, `seconds` its even share of them; both differ from
+    run to run, and do not count when replies are compared.
     """
 
     text: str
     tokens: int
     stopped: bool
-    waited: float
-    seconds: float
+    waited: float = field(compare=False)
+    seconds: float = field(compare=False)
 
 
 def generate(

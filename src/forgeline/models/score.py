@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Rows of a training step's part scored at once: more would not be faster.
 ROWS = 16
 # Tokens scored at once, the longest row's for each: memory, and little attention to padding.
-TOKENS = 2048
+TOKENS = 4096
 # Models found to change the scores after their head (a soft cap, a scale), so that the head cannot take the loss.
 _SCALED: WeakSet[Any] = WeakSet()
 
