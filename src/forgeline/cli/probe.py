@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from forgeline.config import Config
     from forgeline.config.schema.probes import Probe
     from forgeline.evaluation.probes import Scene
+    from forgeline.records import Record
     from forgeline.registry.versions import Version
 
 
@@ -80,7 +81,8 @@ def _scene(config: Config, reference: str, version: Version | None) -> Scene:
     from forgeline.tuning.canaries import FILE
 
     data, root, train = current(config.root), config.root, config.train
-    report, trained, canaries, folder = None, None, (), root / reference
+    report, trained, folder = None, None, root / reference
+    canaries: tuple[Record, ...] = ()
     run = folder.parent  # training leaves both files beside what it tuned
     if version is not None:
         train = versions.train_settings(config.project, version)
