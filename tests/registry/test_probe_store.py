@@ -39,6 +39,7 @@ def registered(tmp_path, monkeypatch):
 def test_a_versions_probes_are_stored_with_its_run_and_add_up(registered, tmp_path):
     project, version = registered
     assert probes.read(project, version) is None
+    assert [canary.origin for canary in probes.canaries(project, version)] == [{"secret": "12"}]
     report("ungrounded").save(tmp_path / "probes.json")
     with tracking.run(project, "candidate", "k", {}) as run:
         probes.attach(run, tmp_path / "probes.json")
@@ -47,8 +48,3 @@ def test_a_versions_probes_are_stored_with_its_run_and_add_up(registered, tmp_pa
     assert probes.read(project, version) == whole
     probes.store(project, version, report("exposure", data_digest="new"))
     assert set(probes.read(project, version).estimates) == {"exposure"}  # of other data: nothing is kept
-
-
-def test_the_canaries_of_a_version_are_found(registered):
-    (canary,) = probes.canaries(*registered)
-    assert canary.origin == {"secret": "12"}
