@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from forgeline.cli import data, decisions, line, live, models, project, runs, stack, sweep
+from forgeline.cli import data, decisions, line, live, models, project, runs, sheet, stack, sweep
 from forgeline.errors import ForgelineError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ VERBS: tuple[Callable[..., None], ...] = (
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(data.app, name="data")
+app.add_typer(sheet.app, name="sheet")
 
 
 def main() -> None:
