@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,6 +56,7 @@ def train(profile: Profile = None, set_: Set = None, stack: Stack = None, as_jso
 def evaluate(
     model: Annotated[str, typer.Argument(help="A version number, an alias, or base.")] = "champion",
     against: Annotated[str | None, typer.Option(help="Compare with this version, alias, or base.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report as one page, too.")] = None,
     profile: Profile = None,
     set_: Set = None,
     as_json: Json = False,
@@ -62,13 +64,16 @@ def evaluate(
     """Score a registered model, or the base, on the frozen test prompts of the data in hand."""
     from forgeline.cli.output import emit, reserved, table
 
+    html = html.absolute() if html else None
     config = _enter(profile, set_)
     with reserved(as_json):
-        from forgeline.evaluation import difference
+        from forgeline.evaluation import difference, page
 
         report = _score(config, model)
         other = _score(config, against) if against else None
         differences = difference(report, other, config.evaluate, config.project.seed) if other else {}
+        if html:
+            page.write(report, [other] if other else [], html, config.evaluate, config.project.seed)
     if as_json:
         emit(
             {"model": model, "metrics": _plain(report.metrics), "against": against, "differences": _plain(differences)}

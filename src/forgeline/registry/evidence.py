@@ -8,7 +8,7 @@ from pathlib import Path
 from forgeline.config.catalogue import permitted
 from forgeline.config.schema import Config, Train
 from forgeline.data.versions import DataVersion
-from forgeline.evaluation import Report, difference, evaluate
+from forgeline.evaluation import Report, difference, evaluate, page
 from forgeline.evaluation.bootstrap import Estimate
 from forgeline.evaluation.subjects import Local
 from forgeline.models import load_tuned
@@ -20,12 +20,13 @@ DATA, CONFIG = "data.json", "config.json"
 
 
 def attach(run: Run, config: Config, data: DataVersion, base_report: Path, report: Path) -> None:
-    """Store with a candidate's run what its gates will ask for: settings, data version and card, both reports."""
+    """Store with a candidate's run what its gates will ask for: settings, data version and card, reports."""
     run.settings(config.model_dump(mode="json", exclude={"root"}), CONFIG)
     run.settings(data.model_dump(mode="json"), DATA)
     run.settings(json.loads(base_report.read_text(encoding="utf-8")), versions.BASE_REPORT)
     run.settings(json.loads(report.read_text(encoding="utf-8")), versions.REPORT)
     run.artifact((config.root / data.paths["card"]).parent, "data_card")
+    run.artifact(_page(config, base_report, report), "evaluation")
 
 
 def gather(config: Config, version: versions.Version) -> Evidence:
@@ -59,6 +60,13 @@ def gather(config: Config, version: versions.Version) -> Evidence:
         champion=champion.number if champion else None,
         notes={"license_permits_use": note},
     )
+
+
+def _page(config: Config, base_report: Path, report: Path) -> Path:
+    """Write the candidate's page, beside the base model, into a folder that lives as long as its report."""
+    folder = report.parent / report.stem
+    own, base = Report.read(report), Report.read(base_report)
+    return page.write(own, [base], folder / "report.html", config.evaluate, config.project.seed)
 
 
 def _permission(config: Config, train: Train) -> tuple[bool | None, str]:
