@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from forgeline.cli import data, decisions, line, live, models, project, runs, sheet, stack, sweep
+from forgeline.cli import data, decisions, leaderboard, line, live, models, project, runs, sheet, stack, sweep
 from forgeline.errors import ForgelineError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(project.validate, project.doctor),
     models.models,
     *(line.run, line.train, line.evaluate, sweep.sweep, stack.stack),
-    *(runs.runs, decisions.promote, decisions.rollback),
+    *(runs.runs, leaderboard.leaderboard, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop),
     *(decisions.lineage, decisions.ledger),
 )
