@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from forgeline import cli
 from forgeline.config import load
 from forgeline.errors import EvaluationError
 from forgeline.evaluation import Report, page
 from forgeline.evaluation.bootstrap import interval
 from forgeline.evaluation.metrics import Bleu, StopRate
 from forgeline.evaluation.report import Row
+from forgeline.models import Reply
 from forgeline.page import markdown
 from forgeline.page.blocks import Example, Examples, Section
 from forgeline.page.marks import compare
+from forgeline.records import write_jsonl
 
 PROJECT = Path(__file__).parents[2]
 EVIL = "<script>alert('x')</script>"
@@ -107,3 +112,36 @@ def test_reports_of_other_prompts_are_never_on_one_page(settings, tmp_path):
 def test_words_are_compared_and_markdown_shows_it(text, other, parts):
     rendered = markdown.render("t", [Section("s", [Examples("e", [Example("h", [("reply", compare(text, other))])])])])
     assert f"reply: {parts}\n" in rendered.replace("at[-", "at [-")
+
+
+class Parrot:
+    """A subject that says its name, and knows no losses."""
+
+    vocabulary = ""
+
+    def __init__(self, name):
+        self.name = name
+
+    def replies(self, prompts, max_new_tokens, advance):
+        return [Reply(f"{self.name} says hello", 3, True, 0.1, 0.1) for _ in prompts]
+
+    def losses(self, records):
+        return None
+
+
+def test_the_command_writes_the_page_wherever_it_is_asked_to(tmp_path, monkeypatch, capsys):
+    turns = [{"role": role, "content": "b says hello"} for role in ("user", "assistant")]
+    write_jsonl(tmp_path / "test.jsonl", [{"id": str(n), "key": str(n), "messages": turns} for n in range(6)])
+    data = SimpleNamespace(paths={"test": tmp_path / "test.jsonl"})
+    monkeypatch.setattr("forgeline.data.versions.current", lambda root: data)
+    monkeypatch.setattr("forgeline.serving.subjects.subject", lambda config, name: Parrot(name))
+    monkeypatch.chdir(PROJECT)
+    out = tmp_path / "page.html"
+    words = ["evaluate", "a", "--against", "b", "--html", str(out), "--set", "evaluate.bootstrap_samples=100", "--json"]
+    monkeypatch.setattr(sys, "argv", ["forgeline", *words])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0, capsys.readouterr().err
+    text = out.read_text(encoding="utf-8")
+    assert "<h1>Evaluation of a</h1>" in text and "<h2>Beside b</h2>" in text
+    assert "perplexity: a does not tell" in text

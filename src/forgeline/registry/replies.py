@@ -1,4 +1,4 @@
-"""A report's replies where the MLflow UI shows them: in a run's traces, and in the table that sets runs side by side."""
+"""A report's replies where the MLflow UI shows them: as a run's traces, and as a table beside those of other runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from forgeline.evaluation.metrics import create
 from forgeline.evaluation.report import Report
 
 TABLE = "evaluation/replies.json"
+TRACED = 20  # replies: a trace takes two writes, of 20 ms each in SQLite
 OURS = AssessmentSource(source_type="CODE", source_id="forgeline")
 PEOPLE = AssessmentSource(source_type="HUMAN", source_id="test split")
 
@@ -27,14 +28,14 @@ def show(client: MlflowClient, run_id: str, report: Report, rows: int) -> None:
         {name: round(float(values[place]), 4) for name, values in tables.items() if math.isfinite(values[place])}
         for place in range(min(rows, len(report.rows)))
     ]
-    _traces(client, run_id, report, scores)
+    _traces(client, run_id, report, scores[:TRACED])
     _table(client, run_id, report, scores)
 
 
 def _traces(client: MlflowClient, run_id: str, report: Report, scores: list[dict[str, float]]) -> None:
     """Log a trace for each reply, what people wrote as its expectation, and its own scores as feedback.
 
-    All are attached while the trace is open: one write a reply, of some 20 ms.
+    All are attached while the trace is open, for later each would be a write of its own.
     """
     place = client.get_run(run_id).info.experiment_id
     if old := client.search_traces(locations=[place], run_id=run_id, max_results=500, include_spans=False):
