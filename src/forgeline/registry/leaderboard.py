@@ -103,18 +103,17 @@ def page(found: Leaderboard) -> str:
 
 def headings(board: Board) -> tuple[str, ...]:
     """Return the names of the columns of `row`."""
-    return ("version", "place", board.metric, "behind", "minutes", "kWh", "money", "scored", "data")
+    return ("version", "place", board.metric, "behind", "minutes", "money", "scored", "data")
 
 
 def row(standing: Standing, board: Board) -> tuple[str, ...]:
-    """Return what a table shows of a standing; `others` are the scores beside it."""
+    """Return what a table shows of a standing; `others` holds the scores beside it."""
     return (
         _name(standing),
         standing.place,
         str(standing.metrics[board.metric]),
         str(standing.behind or "–"),
         _number(standing.minutes, ".1f"),
-        _number(standing.kwh, ".4f"),
         f"{_number(standing.money, '.4f')} {standing.currency or ''}".rstrip(),
         standing.at[:10],
         standing.data_digest[:8],
