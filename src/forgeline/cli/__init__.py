@@ -14,12 +14,14 @@ from forgeline.cli import (
     data,
     decisions,
     gate,
+    leaderboard,
     line,
     live,
     models,
     probe,
     project,
     runs,
+    sheet,
     stack,
     sweep,
 )
@@ -37,13 +39,14 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(project.validate, project.doctor),
     models.models,
     *(line.run, line.train, line.evaluate, probe.probe, compare.compare, sweep.sweep, stack.stack),
-    *(runs.runs, gate.gate, approve.approve, decisions.promote, decisions.rollback),
+    *(runs.runs, leaderboard.leaderboard, gate.gate, approve.approve, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(data.app, name="data")
+app.add_typer(sheet.app, name="sheet")
 
 
 def main() -> None:

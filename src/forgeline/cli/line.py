@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -58,6 +59,7 @@ def evaluate(
     ] = "champion",
     against: Annotated[str | None, typer.Option(help="Compare with this, named in the same way.")] = None,
     by: Annotated[str | None, typer.Option(help="Also by slice: a group of the records, length, language.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report as one page, too.")] = None,
     profile: Profile = None,
     set_: Set = None,
     as_json: Json = False,
@@ -66,9 +68,10 @@ def evaluate(
     from forgeline.cli import scores
     from forgeline.cli.output import emit, reserved
 
+    html = html.absolute() if html else None
     config = _enter(profile, set_)
     with reserved(as_json):
-        from forgeline.evaluation import difference, slice_differences, slices
+        from forgeline.evaluation import difference, page, slice_differences, slices
 
         settings, seed = config.evaluate, config.project.seed
         report = _score(config, model)
@@ -77,6 +80,8 @@ def evaluate(
         parts = slices(report, by, settings, seed) if by and not other else None
         if by and other:
             parts = slice_differences(report, other, by, settings, seed)
+        if html:
+            page.write(report, [other] if other else [], html, settings, seed)
     if as_json:
         emit(scores.plain(model, report, against, differences, parts))
     else:

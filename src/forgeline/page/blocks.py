@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 Tone = Literal["good", "plain", "lost", "quiet"]
+Mark = Literal["same", "added", "removed"]
 
 
 class Code(str):
@@ -102,18 +103,25 @@ class Chart(NamedTuple):
     drawn: Sequence[Bars | Intervals | Histogram | Curves]
 
 
+class Marked(NamedTuple):
+    """A text beside another: in order, what both have, what it alone has, and what it lacks."""
+
+    parts: list[tuple[Mark, str]]
+
+
 class Example(NamedTuple):
     """A row from the data: what it is, and its texts by name."""
 
     heading: str
-    texts: list[tuple[str, str]]
+    texts: list[tuple[str, str | Marked]]
 
 
 class Examples(NamedTuple):
-    """Rows from the data under one heading."""
+    """Rows from the data under one heading, their texts one below the other or side by side."""
 
     title: str
     rows: list[Example]
+    beside: bool = False
 
 
 Block = Prose | Points | Figures | Table | Chart | Examples

@@ -155,6 +155,7 @@ def _label(text: str) -> str:
 
 def _scale(low: float, high: float) -> tuple[float, float, float]:
     """Return a round step and the multiples of it that hold both values."""
+    low, high = float(f"{low:.9g}"), float(f"{high:.9g}")  # a hair above 100 needs no axis to 150
     span = (high - low) or 1.0
     step = 10 ** math.floor(math.log10(span / TICKS))
     step = next(step * lead for lead in (1, 2, 5, 10) if span / (step * lead) <= TICKS)

@@ -18,6 +18,7 @@ from forgeline.page.blocks import (
     Figures,
     Histogram,
     Intervals,
+    Marked,
     Points,
     Prose,
     Section,
@@ -80,7 +81,8 @@ def _block(block: Block) -> str:
             return f'<figure><div class="drawn">{drawn}</div><figcaption>{escape(block.caption)}</figcaption></figure>'
         case Examples():
             rows = "".join(_example(row) for row in block.rows)
-            return f'<div class="examples"><h3>{escape(block.title)}</h3><div>{rows}</div></div>'
+            kind = "examples beside" if block.beside else "examples"
+            return f'<div class="{kind}"><h3>{escape(block.title)}</h3><div>{rows}</div></div>'
 
 
 def _points(sentences: list[str]) -> str:
@@ -120,8 +122,20 @@ def _cell(cell: Cell) -> str:
 
 
 def _example(example: Example) -> str:
-    texts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in example.texts)
+    texts = "".join(f"<div><dt>{escape(name)}</dt><dd>{_text(text)}</dd></div>" for name, text in example.texts)
     return f"<article><h4>{escape(example.heading)}</h4><dl>{texts}</dl></article>"
+
+
+def _text(text: str | Marked) -> str:
+    """Return a text with its marks, which are also told to those who hear the page."""
+    if isinstance(text, str):
+        return escape(text)
+    forms = {
+        "same": "{}",
+        "added": '<ins><span class="heard">[added: </span>{}<span class="heard">]</span></ins>',
+        "removed": '<del><span class="heard">[missing: </span>{}<span class="heard">]</span></del>',
+    }
+    return "".join(forms[mark].format(escape(part)) for mark, part in text.parts)
 
 
 def _prose(words: str) -> str:

@@ -14,6 +14,7 @@ from forgeline.page.blocks import (
     Example,
     Examples,
     Figures,
+    Marked,
     Points,
     Prose,
     Section,
@@ -64,9 +65,17 @@ def _cell(cell: Cell) -> str:
 
 
 def _example(example: Example) -> str:
-    text = "\n".join(f"{name}: {text}" for name, text in example.texts)
+    text = "\n".join(f"{name}: {_text(text)}" for name, text in example.texts)
     fence = "`" * max(3, 1 + _longest_run(text))
     return f"{_plain(example.heading)}\n\n{fence}text\n{text}\n{fence}"
+
+
+def _text(text: str | Marked) -> str:
+    """Return a text with its marks in the notation of wdiff, for it stands in a fence."""
+    if isinstance(text, str):
+        return text
+    forms = {"same": "{}", "added": "{{+{}+}}", "removed": "[-{}-]"}
+    return "".join(forms[mark].format(part) for mark, part in text.parts)
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,6 @@
-"""How the page looks: on a screen, light or dark, on a telephone and on paper."""
+"""How pages look: on a screen, light or dark, on a telephone and on paper."""
 
-STYLE = """
+PALETTE = """
 :root { --ink: #1d2730; --soft: #5b6875; --line: #dde3e8; --paper: #fff; --wash: #f5f7f9; --accent: #2f6fa7;
   --good: #3a8f5c; --lost: #d9822b; --quiet: #a9b4be;
   --text: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
@@ -8,6 +8,11 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e9ee; --soft: #9aa7b3; --line: #2f3943; --paper: #14191e; --wash: #1c232a; --accent: #6fb0e6;
     --good: #62bd87; --lost: #eda05a; --quiet: #5d6974; } }
+"""
+
+STYLE = (
+    PALETTE
+    + """
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; scroll-padding-top: 1rem; -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.6 var(--text);
@@ -85,10 +90,18 @@ polyline.plain { stroke: var(--accent); } polyline.lost { stroke: var(--lost); }
 .examples > div { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: .7rem; }
 article { border: 1px solid var(--line); border-radius: 8px; padding: .75rem 1rem; }
 article h4 { font-weight: 500; color: var(--soft); font-size: .8125rem; margin: 0 0 .4rem; overflow-wrap: anywhere; }
-article dl { display: grid; grid-template-columns: 5.6rem minmax(0, 1fr); gap: .3rem .8rem; margin: 0;
-  font-size: .875rem; line-height: 1.5; }
+article dl { display: grid; gap: .3rem; margin: 0; font-size: .875rem; line-height: 1.5; }
+article dl div { display: grid; grid-template-columns: 5.6rem minmax(0, 1fr); gap: .3rem .8rem; }
 article dt { color: var(--soft); }
 article dd { margin: 0; overflow-wrap: anywhere; white-space: pre-line; }
+.examples.beside > div { grid-template-columns: minmax(0, 1fr); }
+.beside dl { grid-template-columns: repeat(auto-fit, minmax(min(100%, 14rem), 1fr)); gap: .6rem 1.4rem; }
+.beside dl div { display: block; }
+ins, del { border-radius: 3px; text-decoration-thickness: 1.5px; text-underline-offset: .15em; }
+ins { background: color-mix(in srgb, var(--good) 20%, transparent); text-decoration-color: var(--good); }
+del { background: color-mix(in srgb, var(--lost) 18%, transparent); text-decoration-color: var(--lost);
+  color: var(--soft); }
+.heard { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @media screen and (max-width: 60rem) {
   body { display: block; }
   nav { position: static; max-height: none; padding: 1.5rem 1.25rem 0; }
@@ -99,7 +112,7 @@ article dd { margin: 0; overflow-wrap: anywhere; white-space: pre-line; }
   h1 { font-size: 1.7rem; }
   figure { padding: 1rem; margin-inline: -.25rem; }
   .row { grid-template-columns: minmax(0, 7rem) minmax(0, 1fr) auto; gap: .6rem; }
-  article dl { grid-template-columns: 1fr; gap: 0; }
+  article dl div { grid-template-columns: 1fr; gap: 0; }
   article dd { margin-bottom: .5rem; } }
 @media print {
   :root { --ink: #000; --soft: #444; --line: #ccc; --paper: #fff; --wash: #fff; --accent: #2f6fa7; --good: #3a8f5c;
@@ -116,3 +129,4 @@ article dd { margin: 0; overflow-wrap: anywhere; white-space: pre-line; }
   .chart, article, tr, .figures { break-inside: avoid; }
   .wide { overflow: visible; } }
 """
+)

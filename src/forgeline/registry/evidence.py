@@ -12,7 +12,7 @@ from forgeline.config.schema import Config, Train
 from forgeline.config.schema.policy import PEOPLE, PROBES
 from forgeline.data.versions import DataVersion
 from forgeline.errors import EvaluationError, ForgelineError
-from forgeline.evaluation import Report, difference, evaluate, slice_differences, slices
+from forgeline.evaluation import Report, difference, evaluate, page, slice_differences, slices
 from forgeline.evaluation.bootstrap import Estimate
 from forgeline.evaluation.slices import Slices
 from forgeline.registry import loading, promotion, tracking, versions
@@ -36,12 +36,13 @@ class Measured(BaseModel):
 
 
 def attach(run: Run, config: Config, data: DataVersion, base_report: Path, report: Path) -> None:
-    """Store with a candidate's run what its gates will ask for: settings, data version and card, both reports."""
+    """Store with a candidate's run what its gates will ask for: settings, data version and card, reports."""
     run.settings(config.model_dump(mode="json", exclude={"root"}), CONFIG)
     run.settings(data.model_dump(mode="json"), DATA)
     run.settings(json.loads(base_report.read_text(encoding="utf-8")), versions.BASE_REPORT)
     run.settings(json.loads(report.read_text(encoding="utf-8")), versions.REPORT)
     run.artifact((config.root / data.paths["card"]).parent, "data_card")
+    run.artifact(_page(config, base_report, report), "evaluation")
 
 
 def gather(config: Config, version: versions.Version) -> Evidence:
@@ -137,6 +138,13 @@ def _add(
     evidence.absent.update({name: f"{again}, but did not: {why}" for name, why in found.not_measured.items()})
     origin = Origin(at=found.at, data_digest=found.data_digest, again=again)
     evidence.origins.update(dict.fromkeys(found.estimates, origin))
+
+
+def _page(config: Config, base_report: Path, report: Path) -> Path:
+    """Write the candidate's page, beside the base model, into a folder that lives as long as its report."""
+    folder = report.parent / report.stem
+    own, base = Report.read(report), Report.read(base_report)
+    return page.write(own, [base], folder / "report.html", config.evaluate, config.project.seed)
 
 
 def _permission(config: Config, train: Train) -> tuple[bool | None, str]:

@@ -19,6 +19,7 @@ from forgeline.config.schema import Project
 from forgeline.data.versions import DataVersion
 from forgeline.errors import ForgelineError, RegistryError
 from forgeline.evaluation.report import Report
+from forgeline.registry import replies
 from forgeline.registry.datasets import CONTEXTS, SplitDataset
 
 SYSTEM_METRICS_SECONDS = 5
@@ -28,6 +29,8 @@ REASON = "forgeline.reason"  # why a run failed
 
 def connect(project: Project) -> MlflowClient:
     """Point MLflow at the project's store and return a client; `MLFLOW_TRACKING_URI` has the last word."""
+    # Threads that write traces to one SQLite file wait for each other, and lose some.
+    os.environ.setdefault("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
     mlflow.set_tracking_uri(_address(project))
     mlflow.set_experiment(project.name)
     return MlflowClient()
@@ -138,17 +141,10 @@ class Run:
         mlflow.log_dict(dict(values), name)
 
     def evaluation(self, report: Report, rows: int) -> None:
-        """Log a report's values and intervals, and its first replies as a table the UI shows."""
+        """Log a report's values and intervals, and its first replies where the UI shows them."""
         for metric, estimate in report.metrics.items():
             self.metrics({metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high})
-        shown = report.rows[:rows]
-        table = {
-            "prompt": [row.prompt for row in shown],
-            "reply": [row.reply for row in shown],
-            "references": ["\n".join(row.references) for row in shown],
-            "stopped": [row.stopped for row in shown],
-        }
-        mlflow.log_table(table, "evaluation/replies.json")
+        replies.show(self.client, self.run_id, report, rows)
 
 
 def costs(project: Project, run_id: str) -> dict[str, float]:
