@@ -11,18 +11,16 @@ import numpy as np
 
 from forgeline.config.schema import Evaluate
 from forgeline.evaluation import examples
-from forgeline.evaluation.bootstrap import Estimate, interval, paired_difference
+from forgeline.evaluation.bootstrap import Estimate
 from forgeline.evaluation.compare import difference
 from forgeline.evaluation.metrics import CorpusMetric, create
 from forgeline.evaluation.report import Report
+from forgeline.evaluation.slices import Slices, slice_differences, slices
 from forgeline.page import blocks, html
 from forgeline.page.blocks import Cell, Chart, Code, Number, Points, Prose, Section
 
-SMALLEST = 5  # rows of a group: of fewer, an interval says nothing
 MOST = 16  # groups of a kind, the largest
 BINS = 24
-How = tuple[int, float, int]  # resamples, confidence, seed
-Groups = dict[str, list[int]]  # the places of each group's rows
 BETTER = {"higher": "higher is better", "lower": "lower is better", None: "neither way is better"}
 
 
@@ -48,8 +46,7 @@ def render(report: Report, others: Sequence[Report], config: Evaluate, seed: int
         sections.append(_differences(report, others, metrics, config, seed))
     if lead:
         metric, like = metrics[lead], [other for other in others if lead in other.statistics]
-        how = (config.bootstrap_samples, config.confidence, seed)
-        sections += [*_groups(report, like, lead, metric, how), _lengths([report, *others])]
+        sections += [*_groups(report, like, lead, config, seed), _lengths([report, *others])]
         sections += [examples.extremes(report, lead, metric)]
         sections += [examples.beside(report, other, lead, metric) for other in like]
     return html.render(f"Evaluation of {report.model}", [*sections, _origin(report, others)])
@@ -115,44 +112,33 @@ def _differences(
     return Section("Differences", [Chart("", caption, [chart for chart in charts if chart.rows])])
 
 
-def _groups(report: Report, others: Sequence[Report], lead: str, metric: CorpusMetric, how: How) -> list[Section]:
-    """Return a section for each kind of group: how each group is served, and whether better than by the first other."""
-    kinds = sorted({kind for row in report.rows for kind in row.groups})
+def _groups(report: Report, others: Sequence[Report], lead: str, config: Evaluate, seed: int) -> list[Section]:
+    """Return a section for each kind of slice: how each is served, and whether better than by the first other."""
     sections = []
-    for kind in kinds:
-        places: dict[str, list[int]] = {}
-        for place, row in enumerate(report.rows):
-            places.setdefault(row.groups.get(kind, "none"), []).append(place)
-        large = {name: rows for name, rows in places.items() if len(rows) >= SMALLEST}
-        chosen = dict(sorted(large.items(), key=lambda group: (-len(group[1]), group[0]))[:MOST])
-        if chosen:
-            charts = [_by_group(report, lead, metric, chosen, how)]
-            charts += [_apart(report, other, lead, metric, chosen, how) for other in others[:1]]
-            caption = "In brackets: prompts. Faint: the interval overlaps that of all prompts, or holds nought."
-            left = len(places) - len(chosen)
-            caption += f" {left} smaller groups are not shown." if left else ""
-            sections.append(Section(f"By {kind}", [Chart("", caption, charts)]))
+    for by in [*sorted({kind for row in report.rows for kind in row.groups}), "length"]:
+        found = slices(report, by, config, seed, only=[lead])
+        if not found.estimates:
+            continue
+        charts = [_by_slice(lead, found, report.metrics[lead])]
+        for other in others[:1]:
+            apart = slice_differences(report, other, by, config, seed, only=[lead])
+            charts.append(_by_slice(f"{lead} less that of {other.model}", apart, None))
+        caption = f"In brackets: prompts. The intervals of a chart hold together at {config.confidence:.0%}. Faint: an "
+        caption += "interval overlaps that of all prompts, or holds nought."
+        left = len(found.too_few) + max(0, len(found.estimates) - MOST)
+        caption += f" {left} smaller groups are not shown." if left else ""
+        sections.append(Section(f"By {by}", [Chart("", caption, charts)]))
     return sections
 
 
-def _by_group(report: Report, lead: str, metric: CorpusMetric, groups: Groups, how: How) -> blocks.Intervals:
-    table, whole = np.array(report.statistics[lead]), report.metrics[lead]
-    rows = [("all", *_ends(whole), True)]
-    for name, places in groups.items():
-        found = interval(metric, table[places], *how)
-        rows.append((f"{name} ({len(places)})", *_ends(found), found.low > whole.high or found.high < whole.low))
-    return blocks.Intervals(_titled(lead, {lead: metric}), "", rows)
-
-
-def _apart(
-    report: Report, other: Report, lead: str, metric: CorpusMetric, groups: Groups, how: How
-) -> blocks.Intervals:
-    mine, theirs = np.array(report.statistics[lead]), np.array(other.statistics[lead])
-    rows = []
-    for name, places in groups.items():
-        found = paired_difference(metric, mine[places], theirs[places], *how)
-        rows.append((f"{name} ({len(places)})", *_ends(found), _sure(found)))
-    return blocks.Intervals(f"{lead} less that of {other.model}", "", rows)
+def _by_slice(title: str, found: Slices, whole: Estimate | None) -> blocks.Intervals:
+    """Return a chart of slices, of values beside that of all prompts, or of differences."""
+    rows = [("all", *_ends(whole), True)] if whole else []
+    for part, values in list(found.estimates.items())[:MOST]:
+        [estimate] = values.values()
+        apart = estimate.low > whole.high or estimate.high < whole.low if whole else _sure(estimate)
+        rows.append((f"{part} ({estimate.n})", *_ends(estimate), apart))
+    return blocks.Intervals(title, "", rows)
 
 
 def _lengths(reports: Sequence[Report]) -> Section:
