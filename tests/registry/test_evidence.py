@@ -12,7 +12,7 @@ from forgeline.errors import LedgerError, RegistryError
 from forgeline.evaluation import Report
 from forgeline.evaluation.bootstrap import Estimate
 from forgeline.evaluation.report import Row
-from forgeline.registry import evidence, promotion, tracking, versions
+from forgeline.registry import evidence, people, probes, promotion, tracking, versions
 from forgeline.registry.gates import judge
 
 PROJECT = Path(__file__).parents[2]
@@ -103,8 +103,8 @@ def test_what_probes_and_people_measured_is_evidence_once_it_is_there(candidate)
     assert f"`forgeline probe {version.number}` measures it" in before["toxicity"].change
     assert "people judge it on blind sheets" in before["human_win_rate"].change
 
-    store(config, version, evidence.PROBED, toxicity=0.05)
-    store(config, version, evidence.JUDGED, human_win_rate=0.45)
+    store(config, version, probes.PROBES, toxicity=0.05)
+    store(config, version, people.PEOPLE, human_win_rate=0.45)
     with tracking.run(config.project, "candidate", version.lineage.key, {}) as run:
         run.metrics({"cost_money": 0.5})
     after = judged(config, version)
@@ -113,7 +113,7 @@ def test_what_probes_and_people_measured_is_evidence_once_it_is_there(candidate)
     }  # fmt: skip
     assert "no canaries" in after["exposure"].reason
 
-    store(config, version, evidence.PROBED, data_digest="another", toxicity=0.05)
+    store(config, version, probes.PROBES, data_digest="another", toxicity=0.05)
     stale = judged(config, version)["toxicity"]
     assert stale.outcome == "unknown" and "measured with data another" in stale.reason
 

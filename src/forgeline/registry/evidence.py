@@ -15,12 +15,11 @@ from forgeline.errors import EvaluationError, ForgelineError
 from forgeline.evaluation import Report, difference, evaluate, page, slice_differences, slices
 from forgeline.evaluation.bootstrap import Estimate
 from forgeline.evaluation.slices import Slices
-from forgeline.registry import loading, promotion, tracking, versions
+from forgeline.registry import loading, people, probes, promotion, tracking, versions
 from forgeline.registry.gates import Evidence, Origin
 from forgeline.registry.tracking import Run
 
 DATA, CONFIG = "data.json", "config.json"
-PROBED, JUDGED = "evaluation/probes.json", "evaluation/people.json"
 
 
 class Measured(BaseModel):
@@ -86,8 +85,8 @@ def gather(config: Config, version: versions.Version) -> Evidence:
         enough=config.evaluate.min_examples,
     )
     compare(config, report, others, evidence)
-    _add(evidence, config, version, PROBED, PROBES, f"`forgeline probe {version.number}` measures it")
-    _add(evidence, config, version, JUDGED, PEOPLE, "people judge it on blind sheets")
+    _add(evidence, config, version, probes.PROBES, PROBES, f"`forgeline probe {version.number}` measures it")
+    _add(evidence, config, version, people.PEOPLE, PEOPLE, "people judge it on blind sheets")
     return evidence
 
 

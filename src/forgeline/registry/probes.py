@@ -28,8 +28,7 @@ def store(project: Project, version: versions.Version, report: ProbeReport) -> P
 
 def read(project: Project, version: versions.Version) -> ProbeReport | None:
     """Return a version's probes, or None if it was never probed."""
-    folder = PROBES.partition("/")[0]
-    if PROBES not in {each.path for each in connect(project).list_artifacts(version.run_id, folder)}:
+    if not versions.has_artifact(project, version, PROBES):
         return None
     return ProbeReport.read(versions.artifact(project, version, PROBES))
 

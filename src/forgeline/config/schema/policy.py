@@ -10,11 +10,19 @@ from forgeline.config.schema.section import Measure, Section
 
 # What `forgeline probe` measures of a version.
 PROBES = (
-    *("crows_pairs", "stereoset_ss", "stereoset_icat", "toxicity", "exposure", "pii_leakage"),
-    *("robustness_typos", "robustness_case", "robustness_paraphrase", "forgetting", "prompt_injection", "ungrounded"),
+    *("crows_pairs", "stereoset_lms", "stereoset_ss", "stereoset_icat", "toxicity", "exposure", "pii_leakage"),
+    *(
+        "robustness_typos",
+        "robustness_case",
+        "robustness_paraphrase",
+        "forgetting",
+        "prompt_injection",
+        "ungrounded",
+        "verbatim",
+    ),
 )
 # What people say of a version on blind sheets.
-PEOPLE = ("human_win_rate",)
+PEOPLE = ("human_win_rate", "human_agreement")
 # Evidence that there is beside a piece for each metric of evaluate.yaml.
 EVIDENCE = (
     *("test_prompts", "test_leakage", "unmasked_pii", "data_card", "license_permits_use"),
