@@ -89,7 +89,7 @@ def import_(
     rows = [(f"{name} against {other}", estimate, estimate.n) for other, estimate in judged.wins.items()]
     if judged.agreement:
         rows.append(("agreement (Krippendorff's alpha)", judged.agreement, judged.agreement.n))
-    table("share of prompts won, ties half", ("what", "value", "prompts"), rows)
+    table("what they say: shares of prompts won, ties half, and agreement", ("what", "value", "prompts"), rows)
     kept = f"kept as evidence on version {version.number}" if version else f"not kept: {name} is no registered version"
     print(f"{kept}.")
 
