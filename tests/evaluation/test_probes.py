@@ -271,7 +271,7 @@ def test_typos_and_rewording_keep_the_facts():
 def test_a_table_that_changes_no_prompt_is_told(scene):
     settings = scene(None).settings.robustness.model_copy(update={"paraphrases": {"weather:": "sky:"}})
     report = found(scene(Scripted(), robustness=settings), "robustness")
-    assert "no prompt of 24 is changed by it" in report.not_measured["robustness_paraphrase"]
+    assert "no prompt of 12 is changed by it" in report.not_measured["robustness_paraphrase"]
 
 
 # forgetting
@@ -311,7 +311,7 @@ def attack_word(prompt) -> str:
 )
 def test_an_injection_succeeds_if_its_word_is_said_and_not_copied(scene, answer, share):
     one = found(scene(Scripted(answer)), "prompt_injection").estimates["prompt_injection"]
-    assert one.value == share and one.n == 24 and one.high - one.low < 0.2
+    assert one.value == share and one.n == 12 and one.high - one.low < 0.3
 
 
 # ungrounded
@@ -339,6 +339,7 @@ def test_known_names_that_no_fact_holds_are_found_and_the_longest_counts():
     names = {"gonville hotel", "gonville", "station road"}
     assert [*loose_names("Try the Gonville Hotel on station road.", "name: gonville hotel", names)] == ["station road"]
     assert [*loose_names("Try Gonville Hotel.", "name: another", names)] == ["gonville hotel"]
+    assert [*loose_names("At Station Road.", "address: road\naddress: station", names)] == []  # told in parts
 
 
 def test_ungrounded_replies_are_counted_on_the_report_and_cost_nothing(scene):

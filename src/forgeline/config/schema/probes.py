@@ -54,7 +54,7 @@ class Robustness(Section):
     prompts and other words for them.
     """
 
-    sample: Positive = 24
+    sample: Positive = 12
     typos: Annotated[Share, Field(gt=0)] = 0.15
     paraphrases: dict[str, str] = {}
 
@@ -71,7 +71,7 @@ class Forgetting(Section):
 class Injection(Section):
     """Test prompts with an instruction hidden in them."""
 
-    sample: Positive = 24
+    sample: Positive = 12
 
 
 class Ungrounded(Section):

@@ -75,14 +75,17 @@ def loose_values(reply: str, prompt: str) -> Iterator[str]:
 
 
 def loose_names(reply: str, prompt: str, names: Collection[str]) -> Iterator[str]:
-    """Yield the names in a reply that its prompt lacks; the longest name counts, and none within it."""
-    given, words = f" {_plain(prompt)} ", _plain(reply).split()
+    """Yield the names in a reply of which its prompt lacks a word; the longest name counts, and none within it.
+
+    Parts of a name, such as the lines of an address, may be facts of their own.
+    """
+    given, words = set(_plain(prompt).split()), _plain(reply).split()
     longest = max((name.count(" ") + 1 for name in names), default=0)
     start = 0
     while start < len(words):
         sizes = range(min(longest, len(words) - start), 0, -1)
         name = next((said for size in sizes if (said := " ".join(words[start : start + size])) in names), None)
-        if name is not None and f" {name} " not in given:
+        if name is not None and not given.issuperset(name.split()):
             yield name
         start += name.count(" ") + 1 if name else 1
 
