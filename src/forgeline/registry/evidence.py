@@ -86,7 +86,7 @@ def gather(config: Config, version: versions.Version) -> Evidence:
     )
     compare(config, report, others, evidence)
     _add(evidence, config, version, probes.PROBES, PROBES, f"`forgeline probe {version.number}` measures it")
-    _add(evidence, config, version, people.PEOPLE, PEOPLE, "people judge it on blind sheets")
+    _add(evidence, config, version, people.PEOPLE, PEOPLE, "people judge it on blind sheets (`forgeline sheet export`)")
     return evidence
 
 
