@@ -12,8 +12,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
 
@@ -21,14 +23,20 @@ from forgeline.config import Config, load
 from forgeline.models import LanguageModel, base_folder, load_base
 
 PROJECT = Path(__file__).parent.parent
+LINE = ("tests/cli/test_markdown.py", "tests/docs/test_notebook.py", "tests/pipelines/")  # where smoke_project is used
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one file in one worker, and all files that stand on the finished run in the same one."""
-    line = {item.path for item in items if "smoke_project" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("line" if item.path in line else item.path.stem))
+class ByFile(LoadScopeScheduling):
+    """The tests of a file go to one worker, and all that stand on the finished run to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "line" if nodeid.startswith(LINE) else nodeid.split("::", maxsplit=1)[0]
+
+
+@pytest.hookimpl(optionalhook=True)  # a run with -p no:xdist has no such hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Deal tests out to the workers."""
+    return ByFile(config, log)
 
 
 @dataclass(frozen=True)

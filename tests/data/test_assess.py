@@ -259,7 +259,7 @@ def test_a_version_from_before_has_no_evidence_of_bias_and_its_gate_blocks() -> 
     policy = Policy(gates={"g": Gate(evidence="tone_gap", max=0.1)})
     for bias, outcome in (({}, "unknown"), ({"tone_gap": 0.05}, "pass"), ({"tone_gap": 0.2}, "fail")):
         known = {**old.bias, **bias}
-        [verdict] = judge(policy, Evidence(values=known, differences={}, champion=None))
+        [verdict] = judge(policy, Evidence(version=1, data_digest="d", values=known, differences={}, champion=None))
         assert verdict.outcome == outcome
 
 

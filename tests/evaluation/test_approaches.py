@@ -59,7 +59,8 @@ def test_the_plain_approach_is_the_model_itself(local, settings, test_split):
     approached = evaluate(Approached(local, Prompter(follows, None)), test_split, settings, seed=3)
     alone = evaluate(local, test_split, settings, seed=3)
     assert [row.reply for row in approached.rows] == [row.reply for row in alone.rows]
-    assert approached.metrics == alone.metrics
+    timed = {"latency", "latency_p95", "throughput"}
+    assert all(approached.metrics[name] == alone.metrics[name] for name in alone.metrics.keys() - timed)
 
 
 def test_the_model_is_asked_and_scored_on_what_the_approach_writes(few_shot, local):
@@ -125,7 +126,7 @@ GOOD, BAD = np.ones(200), np.zeros(200)
 def test_the_best_is_recommended_where_no_other_is_as_good(settings):
     found = chosen(settings, scored("dear", GOOD, tokens=900), scored("cheap", BAD, tokens=10), within=0.1)
     assert found.approach == "dear"
-    assert found.reason.startswith("dear is recommended: it scores best (stop_rate 1.00 [1.00, 1.00])")
+    assert found.reason.startswith("dear is recommended: it scores best (stop_rate 1.00 [0.98, 1.00])")
     assert found.differences["cheap"].high == -1
 
 

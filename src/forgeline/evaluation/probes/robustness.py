@@ -74,7 +74,8 @@ def lost(scene: Scene, asked: Sequence[Asked], replies: Sequence[str], fold: Cal
     references = [[fold(text) for text in one.record.references or [one.record.completion]] for one in asked]
     after = metric.statistics([fold(reply) for reply in replies], references)
     before = metric.statistics([fold(one.plain) for one in asked], references)
-    return paired_difference(metric, after, before, settings.bootstrap_samples, settings.confidence, settings.seed)
+    found = paired_difference(metric, after, before, settings.bootstrap_samples, settings.confidence, settings.seed)
+    return Estimate.model_validate(found.model_dump(include={*Estimate.model_fields}))
 
 
 def changed(prompt: Messages, change: Callable[[str], str], system: bool = False) -> Messages:
