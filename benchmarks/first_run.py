@@ -51,7 +51,12 @@ def timed(folder: Path, environment: dict[str, str], *command: str) -> float:
 
 def work_seconds(folder: Path) -> dict[str, float]:
     """Return what the first run spent on its work, by kind, from what each piece of work recorded."""
-    reports = [json.loads(path.read_text())["seconds"] for path in (folder / ".forgeline/evaluations").glob("*.json")]
+    evaluations = folder / ".forgeline/evaluations"
+    reports = [
+        json.loads(path.read_text())["seconds"]
+        for name in ("base", "candidate")
+        for path in evaluations.glob(f"{name}-*.json")
+    ]
     [tuned] = (folder / ".forgeline/tuning").glob("*/result.json")
     code = (
         "from zenml.client import Client\n"
@@ -70,6 +75,7 @@ def work_seconds(folder: Path) -> dict[str, float]:
         "data": steps["prepare_data"],
         "training": json.loads(tuned.read_text())["seconds"],
         "generating and scoring": sum(sum(seconds.values()) for seconds in reports),
+        "probing": steps["probe_candidate"],
         "serving": steps["check_parity"] + steps["deploy_local"],
     }
 
