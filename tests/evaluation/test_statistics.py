@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from forgeline.cli import line
+from forgeline.cli import environment, line
 from forgeline.config import load
 from forgeline.errors import EvaluationError
 from forgeline.evaluation import Report, slice_differences, slices
@@ -149,7 +149,7 @@ def test_evaluate_shows_differences_and_slices(monkeypatch, capsys):
     noise = np.random.default_rng(3).normal(-0.5, 0.2, 205)
     reports = {"mine": report("mine", noise), "theirs": report("theirs", np.zeros(205))}
     monkeypatch.setattr(line, "_score", lambda config, name: reports[name])
-    monkeypatch.setattr(line, "_enter", lambda profile, set_: CONFIG)
+    monkeypatch.setattr(environment, "project", lambda profile, set_: CONFIG)
     line.evaluate("mine", against="theirs", by="act")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "# mine on 205 test prompts [95% interval]"

@@ -20,10 +20,8 @@ def approve(
     """Approve a version under your name, in the ledger; its gates then say so, and nothing is promoted yet."""
     from forgeline.cli import environment
     from forgeline.cli.output import emit, reserved
-    from forgeline.config import load
 
-    config = load(profile=profile, overrides=set_ or ())
-    environment.enter(config.root)
+    config = environment.project(profile, set_)
     with reserved(as_json):
         from forgeline.registry import promotion, versions
 

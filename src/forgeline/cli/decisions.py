@@ -6,10 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from forgeline.cli.options import Json, Profile, Reason, Set
+from forgeline.cli.options import REFUSED, Json, Profile, Reason, Set
 from forgeline.errors import LedgerError
-
-REFUSED = 4
 
 
 def promote(
@@ -21,10 +19,8 @@ def promote(
     """Judge a version by today's policy and, if every gate passes, make it champion. Exit code 4 if refused."""
     from forgeline.cli import environment
     from forgeline.cli.output import emit, reserved, table
-    from forgeline.config import load
 
-    config = load(profile=profile, overrides=set_ or ())
-    environment.enter(config.root)
+    config = environment.project(profile, set_)
     with reserved(as_json):
         from forgeline.registry import evidence, promotion, versions
         from forgeline.registry.gates import judge
@@ -46,10 +42,8 @@ def rollback(
 ) -> None:
     """Make an older version champion again, once it is known to load; `forgeline deploy` then serves it."""
     from forgeline.cli import environment
-    from forgeline.config import load
 
-    config = load()
-    environment.enter(config.root)
+    config = environment.project()
     from forgeline.registry import promotion
 
     entry = promotion.rollback(config, to, reason)
@@ -65,10 +59,8 @@ def lineage(
     """Walk the chain of evidence: from a live model to its source rows, or from a record to the models that saw it."""
     from forgeline.cli import chain, environment
     from forgeline.cli.output import emit, table
-    from forgeline.config import load
 
-    config = load()
-    environment.enter(config.root)
+    config = environment.project()
     walked: dict[str, Any] = chain.from_record(config, record) if record else chain.from_version(config, version)
     if as_json:
         emit(walked)

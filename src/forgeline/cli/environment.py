@@ -6,7 +6,12 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forgeline.config import Config
 
 DEFAULTS = {
     "ZENML_ANALYTICS_OPT_IN": "false",
@@ -21,6 +26,15 @@ DEFAULTS = {
     # Threads that spin while they wait starve each other on busy cores: 3 to 11 tokens/s became 30.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+
+
+def project(profile: str | None = None, set_: Sequence[str] | None = None) -> Config:
+    """Return the configuration that a verb's options ask for, and make this process fit to work on the project."""
+    from forgeline.config import load
+
+    config = load(profile=profile, overrides=set_ or ())
+    enter(config.root)
+    return config
 
 
 def enter(root: Path) -> None:

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forgeline.cli.options import Json, Profile, Set
+from forgeline.cli.options import REFUSED, Json, Profile, Set
 
 if TYPE_CHECKING:
     from forgeline.config.schema import Gate
     from forgeline.registry.gates import Verdict
-
-NOT_PASSED = 4
 
 
 def gate(
@@ -25,10 +23,8 @@ def gate(
     """Judge a version by today's policy and change nothing. Exit code 4 if any gate does not pass."""
     from forgeline.cli import environment
     from forgeline.cli.output import emit, reserved, table
-    from forgeline.config import load
 
-    config = load(profile=profile, overrides=set_ or ())
-    environment.enter(config.root)
+    config = environment.project(profile, set_)
     with reserved(as_json):
         from forgeline.registry import evidence, versions
         from forgeline.registry.gates import judge, passed
@@ -44,7 +40,7 @@ def gate(
         rows = [(verdict.outcome, verdict.gate, verdict.reason) for verdict in verdicts]
         table(f"gates of version {registered.number}", ("verdict", "gate", "why"), rows)
     if not passed(verdicts):
-        raise typer.Exit(NOT_PASSED)
+        raise typer.Exit(REFUSED)
 
 
 def _explained(verdict: Verdict, rule: Gate) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgeline.cli.options import Json, Profile, Set, Stack
+from forgeline.cli.options import REFUSED, Json, Profile, Set, Stack
 
 if TYPE_CHECKING:
     from forgeline.config import Config
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from forgeline.registry.gates import Verdict
     from forgeline.registry.versions import Version
 
-UNCHANGED, REFUSED = 3, 4
+UNCHANGED = 3
 REASON = "data, configuration and library are those of the last run"
 
 
@@ -34,10 +34,10 @@ def run(
 
     Exit codes: 0 promoted (or champion already), 3 nothing changed, 4 refused by a gate, 1 error.
     """
-    from forgeline.cli import summary
+    from forgeline.cli import environment, summary
     from forgeline.cli.output import emit, reserved
 
-    config = _enter(profile, set_)
+    config = environment.project(profile, set_)
     with reserved(as_json):
         result = _unchanged(config, deploy=deploy) if if_changed else None
         result = result or _walk(config, stack, deploy=deploy)
@@ -65,11 +65,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on the frozen test prompts of the data in hand."""
-    from forgeline.cli import scores
+    from forgeline.cli import environment, scores
     from forgeline.cli.output import emit, reserved
 
     html = html.absolute() if html else None
-    config = _enter(profile, set_)
+    config = environment.project(profile, set_)
     with reserved(as_json):
         from forgeline.evaluation import difference, page, slice_differences, slices
 
@@ -86,15 +86,6 @@ def evaluate(
         emit(scores.plain(model, report, against, differences, parts))
     else:
         scores.show(model, report, against, differences, parts, settings)
-
-
-def _enter(profile: str | None, set_: list[str] | None) -> Config:
-    from forgeline.cli import environment
-    from forgeline.config import load
-
-    config = load(profile=profile, overrides=set_ or ())
-    environment.enter(config.root)
-    return config
 
 
 def _unchanged(config: Config, *, deploy: bool) -> dict[str, Any] | None:

@@ -20,10 +20,8 @@ def deploy(
     """Bundle a version, check that it says what was evaluated, serve it, smoke-test it, record it."""
     from forgeline.cli import environment
     from forgeline.cli.output import emit, reserved
-    from forgeline.config import load
 
-    config = load(profile=profile, overrides=set_ or ())
-    environment.enter(config.root)
+    config = environment.project(profile, set_)
     with reserved(as_json):
         from forgeline.registry import versions
         from forgeline.serving.targets import local

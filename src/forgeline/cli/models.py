@@ -33,12 +33,11 @@ def models(
     """List the base models of the catalogue, compare them, and estimate memory, time and cost of training them."""
     from forgeline.cli import environment
     from forgeline.cli.output import emit, table
-    from forgeline.config import catalogue, load
+    from forgeline.config import catalogue
     from forgeline.config.schema import Method
     from forgeline.errors import ConfigError
 
-    config = load(profile=profile, overrides=set_ or ())
-    environment.enter(config.root)
+    config = environment.project(profile, set_)
     if method is not None and method not in get_args(Method):
         raise ConfigError(f"--method {method}: no such method; legal: {', '.join(get_args(Method))}.")
     entries = {name: catalogue.read(config.root, name) for name in names} if names else catalogue.read_all(config.root)

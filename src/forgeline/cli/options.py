@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+REFUSED = 4  # the exit code where a gate does not pass
+
 Profile = Annotated[str | None, typer.Option("--profile", help="An overlay from configs/profiles/.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set train.epochs=2.")]
 Stack = Annotated[

@@ -27,10 +27,8 @@ def probe(
     """Probe a model: stereotypes, toxicity, memorisation, robustness, forgetting, injection, ungrounded statements."""
     from forgeline.cli import environment
     from forgeline.cli.output import emit, reserved, table
-    from forgeline.config import load
 
-    config = load(profile=profile, overrides=set_ or ())
-    environment.enter(config.root)
+    config = environment.project(profile, set_)
     with reserved(as_json):
         from forgeline.evaluation import probes
         from forgeline.registry import probes as store

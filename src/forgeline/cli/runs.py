@@ -9,10 +9,8 @@ def runs(as_json: Json = False) -> None:
     """List the training runs, oldest first: losses, scores, speed, time, energy, memory and money."""
     from forgeline.cli import environment
     from forgeline.cli.output import emit, reserved, table
-    from forgeline.config import load
 
-    config = load()
-    environment.enter(config.root)
+    config = environment.project()
     with reserved(as_json):
         from forgeline.registry import tracking
 

@@ -17,10 +17,8 @@ def sweep(profile: Profile = None, set_: Set = None, as_json: Json = False) -> N
     """
     from forgeline.cli import environment
     from forgeline.cli.output import emit, reserved, table
-    from forgeline.config import load
 
-    config = load(profile=profile, overrides=set_ or ())
-    environment.enter(config.root)
+    config = environment.project(profile, set_)
     with reserved(as_json):
         from pipelines.sweep import sweep as pipeline
 

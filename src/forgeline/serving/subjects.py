@@ -13,22 +13,20 @@ from forgeline.models.adapter import ADAPTER, base_of
 from forgeline.registry import loading, versions
 from forgeline.serving import bundle
 
-FORMS = """
-| reference | meaning |
-|---|---|
-| `base` | the untouched base model of configs/train.yaml |
-| `champion`, `challenger`, `3` | a registered version, by alias or number |
-| `http://127.0.0.1:8600/v1`, `…/v1#name` | a service that speaks the OpenAI chat API, and one of its models |
-| `.forgeline/bundles/1a2b…` | a bundle |
-| `runs/adapter` | an adapter's folder, on the base that it names |
-| `hf://owner/name+runs/adapter` | an adapter on a base that is named here |
-| `runs/merged`, `hf://owner/name@revision` | a whole model in the transformers layout |
-| `smollm2-135m` | a model of configs/models |
-"""
-
 
 def subject(config: Config, reference: str) -> Subject:
     """Return what a reference names, loaded and ready to be asked.
+
+    | reference | meaning |
+    |---|---|
+    | `base` | the untouched base model of configs/train.yaml |
+    | `champion`, `challenger`, `3` | a registered version, by alias or number |
+    | `http://127.0.0.1:8600/v1`, `…/v1#name` | a service that speaks the OpenAI chat API, and one of its models |
+    | `.forgeline/bundles/1a2b…` | a bundle |
+    | `runs/adapter` | an adapter's folder, on the base that it names |
+    | `hf://owner/name+runs/adapter` | an adapter on a base that is named here |
+    | `runs/merged`, `hf://owner/name@revision` | a whole model in the transformers layout |
+    | `smollm2-135m` | a model of configs/models |
 
     Raises:
         ForgelineError: if there is nothing of that name, or it does not load.
