@@ -118,11 +118,15 @@ def test_what_probes_and_people_measured_is_evidence_once_it_is_there(candidate)
     assert stale.outcome == "unknown" and "measured with data another" in stale.reason
 
 
-def test_a_champion_on_other_prompts_that_cannot_be_scored_again_leaves_the_verdict_open(candidate, tmp_path):
+OF_OTHER_PROMPTS = REPORT.model_copy(update={"test_digest": "before"}).model_dump(mode="json")
+
+
+@pytest.mark.parametrize("theirs", [OF_OTHER_PROMPTS, {"model": "of an older Forgeline"}], ids=["prompts", "older"])
+def test_a_champion_that_cannot_be_scored_again_leaves_the_verdict_open(candidate, theirs):
     config, first = candidate("train.max_examples=12")
     config, second = candidate("train.max_examples=13")
     with tracking.run(config.project, "candidate", first.lineage.key, {}) as run:
-        run.settings(REPORT.model_copy(update={"test_digest": "before"}).model_dump(mode="json"), versions.REPORT)
+        run.settings(theirs, versions.REPORT)
     versions.set_alias(config.project, versions.CHAMPION, first)
     verdict = judged(config, second)["bleu_keeps_up_with_champion"]
     assert verdict.outcome == "unknown"

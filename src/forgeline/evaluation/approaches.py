@@ -111,8 +111,8 @@ def taken(subject: Approached, report: Report, prompts: Sequence[Messages], time
         reply_tokens=fmean(row.tokens for row in report.rows),
         timed=len(asked),
         seconds=fmean(seconds),
-        latency_p50=float(np.quantile(seconds, 0.5)),
-        latency_p95=float(np.quantile(seconds, 0.95)),
+        latency_p50=float(np.quantile(seconds, 0.5, method="inverted_cdf")),
+        latency_p95=float(np.quantile(seconds, 0.95, method="inverted_cdf")),
     )
 
 

@@ -158,9 +158,12 @@ def _permission(config: Config, train: Train) -> tuple[bool | None, str]:
 
 
 def _champion_report(config: Config, champion: versions.Version, test_digest: str, data: DataVersion) -> Report:
-    report = versions.report(config.project, champion)
-    if report.test_digest == test_digest:
-        return report
+    try:
+        report = versions.report(config.project, champion)
+        if report.test_digest == test_digest:
+            return report
+    except EvaluationError:  # written by an older Forgeline: scored again, as for other prompts
+        pass
     subject = loading.subject(config, champion, f"version {champion.number}")
     test = config.root / data.paths["test"]
     return evaluate(subject, test, config.evaluate, config.project.seed)
