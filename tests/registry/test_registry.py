@@ -135,7 +135,7 @@ def test_training_runs_are_listed_with_what_they_reached_and_cost(config, capsys
     assert [(point.step, point.value) for point in history(first.run_id, "loss")] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert [point.value for point in history(second.run_id, "loss")] == [2.0]  # written though it broke off
 
-    monkeypatch.setattr("forgeline.config.load", lambda: config)
+    monkeypatch.setattr("forgeline.config.load", lambda **options: config)
     monkeypatch.setattr("forgeline.cli.environment.enter", lambda root: None)
     runs()
     lines = capsys.readouterr().out.splitlines()
