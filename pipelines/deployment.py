@@ -14,5 +14,5 @@ def deployment(version: int, config: Config) -> None:
     """Put a version in front of callers, or leave what is there as it is and say why."""
     bundle = steps.build_bundle(version=version, config=config)
     parity = steps.check_parity(version=version, bundle=bundle, config=config)
-    deployed = steps.deploy_local(bundle=bundle, parity=parity)
+    deployed = steps.deploy_local(bundle=bundle, parity=parity, config=config)
     steps.record_deployment(deployment=deployed, config=config)

@@ -51,14 +51,14 @@ def check_parity(version: int, bundle: str, config: Config) -> Annotated[ParityR
 
 
 @step(enable_cache=False)
-def deploy_local(bundle: str, parity: ParityReport) -> Annotated[local.Deployment, "deployment"]:
+def deploy_local(bundle: str, parity: ParityReport, config: Config) -> Annotated[local.Deployment, "deployment"]:
     """Serve the bundle on this machine; it stays up only if the smoke test over HTTP passes."""
     prompts = [comparison.prompt for comparison in parity.comparisons]
 
     def ask(deployment: local.Deployment) -> None:
         smoke(deployment.url, deployment.model, prompts, parity.max_tokens, parity.replies)
 
-    deployment = local.deploy(Path.cwd(), Path(bundle), ask)
+    deployment = local.deploy(Path.cwd(), Path(bundle), config.serve, ask)
     print(f"serving version {deployment.version} at {deployment.url}")
     return deployment
 

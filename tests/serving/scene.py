@@ -61,19 +61,20 @@ def running(bundle: Path, root: Path, **limits: Any) -> Iterator[str]:
     """Serve a bundle in a thread of this process and yield its URL."""
     import uvicorn
 
-    from forgeline.serving.engines.transformers import TransformersEngine
+    from forgeline.serving.engines.embedded import Embedded
+    from forgeline.serving.engines.transformers import Rows
     from forgeline.serving.gateway.app import create_app
     from forgeline.serving.gateway.server import listen
 
     manifest = bundles.verify(bundle)
-    serve = Serve(**{**manifest.serve.model_dump(), "port": free_port(), **limits})
-    app = create_app(TransformersEngine(bundle, root), manifest, serve)
+    serve = Serve.model_validate({"port": free_port(), "limits": limits})
+    app = create_app(Embedded("transformers", Rows(bundle, root)), manifest, serve)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     listener = listen(serve.host, serve.port)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        wait_for(lambda: app.state.dispatcher.loaded)
+        wait_for(lambda: app.state.engine.ready)
         yield f"http://{serve.host}:{serve.port}"
     finally:
         server.should_exit = True

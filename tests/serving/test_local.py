@@ -16,6 +16,7 @@ from openai import APIError, InternalServerError, OpenAI
 from scene import HELLO, LINEAGE, PROMPTS, free_port, wait_for
 
 from forgeline.config import Config
+from forgeline.config.schema import Serve
 from forgeline.errors import ServingError
 from forgeline.serving.bundle import build
 from forgeline.serving.smoke import smoke
@@ -41,12 +42,12 @@ def test_deploy_fall_back_and_drain(config: Config, bundle: Path, other_bundle: 
 
     assert status(root) is None
     assert stop(root) is None
-    first = deploy(root, bundle, passes)
+    first = deploy(root, bundle, config.serve, passes)
     try:
         assert (first.version, first.url) == ("3", f"http://127.0.0.1:{config.serve.port}")
-        assert deploy(root, bundle, answers_but_fails) == first  # it answers already: nothing is done
+        assert deploy(root, bundle, config.serve, answers_but_fails) == first  # it answers already: nothing is done
         with pytest.raises(ServingError, match=r"smoke test failed\. Version 3 was started again and is serving"):
-            deploy(root, other_bundle, answers_but_fails)
+            deploy(root, other_bundle, config.serve, answers_but_fails)
         assert seen == ["4"]
         assert not psutil.pid_exists(first.pid)
         restored = status(root)
@@ -75,9 +76,9 @@ def shut_down_during_a_stream(deployment: Deployment) -> None:
     assert process.wait(30) == 0
 
 
-def test_a_stream_that_outlasts_the_drain_is_cut_off(config: Config, adapter: Path, tmp_path: Path) -> None:
-    hasty = config.model_copy(update={"serve": config.serve.model_copy(update={"drain_timeout": 0.2})})
-    deployment = deploy(config.root, build(hasty, adapter, LINEAGE, tmp_path), passes)
+def test_a_stream_that_outlasts_the_drain_is_cut_off(config: Config, bundle: Path) -> None:
+    hasty = config.serve.model_copy(update={"drain_timeout": 0.2})
+    deployment = deploy(config.root, bundle, hasty, passes)
     client = OpenAI(base_url=f"{deployment.url}/v1", api_key="none", max_retries=0)
     question = {"model": deployment.model, "messages": HELLO, "max_tokens": 4000, "temperature": 1.0, "seed": 3}
     stream = client.chat.completions.create(**question, stream=True)  # type: ignore[call-overload]
@@ -100,7 +101,9 @@ def ready_status(deployment: Deployment) -> int:
 
 
 def serve(bundle: Path, root: Path, port: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle), "--port", str(port)]
+    settings = root / "serve.json"
+    settings.write_text(Serve(port=port).model_dump_json())
+    command = [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle), "--settings", str(settings)]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -120,7 +123,7 @@ def test_a_target_on_a_taken_port_starts_nothing(config: Config, bundle: Path) -
         socket.create_server(("127.0.0.1", config.serve.port)),
         pytest.raises(ServingError, match=f"Port {config.serve.port} is in use"),
     ):
-        deploy(config.root, bundle, passes)
+        deploy(config.root, bundle, config.serve, passes)
     assert status(config.root) is None
 
 
@@ -148,7 +151,7 @@ def test_a_recycled_process_number_is_never_ended(config: Config, bundle: Path) 
         digest="0" * 64,
         model="reply-writer",
         version="1",
-        drain_timeout=1,
+        serve=config.serve,
         started_at="2026-01-01T00:00:00+00:00",
     )
     state = config.root / ".forgeline" / "deployments" / "local.json"

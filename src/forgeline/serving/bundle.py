@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from forgeline.config.schema import Config, Method, Model, Serve, Train
+from forgeline.config.schema import Config, Guards, Method, Model, Sampling, Train
 from forgeline.errors import ServingError
 from forgeline.lineage import file_digest, value_digest
 from forgeline.models import LanguageModel, base_folder, load_base, load_tuned, load_whole, precision
@@ -66,14 +66,15 @@ class Manifest(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     lineage: Lineage
     base: Model | None
     base_digest: str | None
     method: Method
     quantization: Literal["nf4", "int8"]
     dtype: Literal["bfloat16", "float32"]
-    serve: Serve
+    sampling: Sampling
+    guards: Guards
     files: dict[str, str]
     digest: str = ""
 
@@ -115,7 +116,8 @@ def build(config: Config, tuned: Path, lineage: dict[str, str], folder: Path, pr
                 method=config.train.method,
                 quantization=config.train.quantization,
                 dtype=precision(config.train),
-                serve=config.serve,
+                sampling=config.serve.sampling,
+                guards=config.serve.guards,
                 files=_digests(partial),
             )
             manifest = manifest.model_copy(update={"digest": manifest.expected_digest()})

@@ -34,7 +34,7 @@ from forgeline.config.schema.policy import Gate, Policy
 from forgeline.config.schema.probes import Probes
 from forgeline.config.schema.project import Project, Stores
 from forgeline.config.schema.section import Bound, Measure, Positive, Section, Share
-from forgeline.config.schema.serve import Parity, Sampling, Serve
+from forgeline.config.schema.serve import Guards, Parity, Sampling, Serve
 from forgeline.config.schema.sweep import Choice, Range, Sweep
 from forgeline.config.schema.train import Distributed, Lora, Method, Model, Preference, Scratch, Template, Train
 from forgeline.lineage import value_digest
@@ -57,6 +57,7 @@ __all__ = [
     "Fetch",
     "Format",
     "Gate",
+    "Guards",
     "Knowledge",
     "License",
     "Lora",

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from forgeline.errors import ServingError
+from forgeline.errors import ForgelineError, ServingError
 
 
 class RequestRefused(ServingError):
     """The engine is well, but this request cannot be answered as it was put."""
 
 
+class EngineUnavailable(ServingError):
+    """The engine cannot answer now: it loads, is overrun, or cannot be reached. Another try may succeed."""
+
+
+class EngineFailed(ServingError):
+    """The engine broke on this request; its log says why."""
+
+
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Chat messages and how to continue them; temperature 0 is greedy, no seed is a fresh one."""
+    """Chat messages and how to continue them.
+
+    Temperature 0 is greedy, no seed is a fresh one; no model is the engine's own, else one of its `models`;
+    `logprobs` asks for each token's log-probability, and for those of so many of the likeliest beside it.
+    """
 
     messages: list[dict[str, str]]
     max_tokens: int
@@ -23,6 +35,8 @@ class GenerationRequest:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    model: str | None = None
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,26 +48,63 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token of the reply, how likely it was in nats, and the likeliest in its place."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Piece:
     """Some text of the reply as it comes; the last piece says why it is the last."""
 
     text: str
     usage: Usage
     finish_reason: Literal["stop", "length"] | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Engine(Protocol):
-    """A text generator. One thread calls it, one request at a time."""
+    """A text generator that answers many requests at once; belongs to one event loop."""
 
     name: str
+    failure: ForgelineError | None  # why it can never answer, once that is known
+    last_piece: float  # when it last gave one, monotonic seconds
 
-    def load(self) -> None:
-        """Make ready to generate; may take long, raises ForgelineError."""
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests."""
+        ...
 
-    def generate(self, request: GenerationRequest) -> Generator[Piece]:
-        """Yield the reply, a piece for each token; closing the generator cancels it.
+    @property
+    def depth(self) -> int:
+        """How many requests wait in it for their first token."""
+        ...
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names beside its own that a request may ask for, such as adapters; known once it is ready."""
+        ...
+
+    @property
+    def gives_logprobs(self) -> bool:
+        """Whether a request may ask for them."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to make ready; returns at once."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece]:
+        """Yield the reply as it comes; closing the generator cancels it.
 
         Raises:
             RequestRefused: before the first piece, if the request does not fit the model.
+            EngineUnavailable: before the first piece, if another try may succeed.
+            EngineFailed: at any piece.
         """
         ...
+
+    async def close(self) -> None:
+        """Put down what it was doing, and free what it holds."""

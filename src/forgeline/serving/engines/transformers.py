@@ -1,8 +1,8 @@
-"""The embedded engine: a bundle's transformers model in this process, one request at a time."""
+"""The embedded engine: a bundle's transformers model in this process, many requests at once."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from forgeline.models import LanguageModel, encode_prompt
@@ -10,13 +10,20 @@ from forgeline.prompting import Messages, Prompter
 from forgeline.serving.bundle import Manifest, load, prompter
 from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused, Usage
 from forgeline.serving.engines.decode import decode, fastest_threads
+from forgeline.serving.engines.embedded import Job
 from forgeline.serving.engines.text import TextStream
 
+ROWS = 8
 
-class TransformersEngine:
-    """Serves a bundle; `root` is where a base model with a relative path is found, `verified` its manifest."""
 
-    name = "transformers"
+class Rows:
+    """A bundle's model; `root` is where a base model with a relative path is found, `verified` its manifest.
+
+    Requests take turns, a token each.
+    """
+
+    models: tuple[str, ...] = ()
+    gives_logprobs = False
     _model: LanguageModel
     _prompter: Prompter | None
 
@@ -25,6 +32,7 @@ class TransformersEngine:
         self._root = root
         self._verified = verified
         self._threads: int | None = None
+        self._replies: dict[Job, Generator[Piece]] = {}
 
     def load(self) -> None:
         """Verify the bundle unless it just was, load its model and find out how many threads decode fastest."""
@@ -33,9 +41,32 @@ class TransformersEngine:
         encode(self._model, [{"role": "user", "content": "Hello"}], self._prompter)  # loads what looking up needs
         self._threads = fastest_threads(self._model)
 
-    def generate(self, request: GenerationRequest) -> Generator[Piece]:
-        """Yield the reply, a piece for each token; closing the generator cancels it."""
-        return answer(self._model, request, self._threads, self._prompter)
+    def room(self) -> bool:
+        """Whether another request can be added now."""
+        return len(self._replies) < ROWS
+
+    def add(self, job: Job) -> None:
+        """Take a request on."""
+        self._replies[job] = answer(self._model, job.request, self._threads, self._prompter)
+
+    def drop(self, job: Job) -> None:
+        """Forget a request."""
+        self._replies.pop(job, None)
+
+    def busy(self) -> bool:
+        """Whether there is anything to move on."""
+        return bool(self._replies)
+
+    def step(self) -> Iterator[tuple[Job, Piece | Exception]]:
+        """Give every request its next token."""
+        for job, pieces in list(self._replies.items()):
+            try:
+                piece: Piece | Exception = next(pieces)
+            except Exception as fault:
+                piece = fault
+            if isinstance(piece, Exception) or piece.finish_reason:
+                del self._replies[job]
+            yield job, piece
 
 
 def answer(

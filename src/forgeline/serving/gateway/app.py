@@ -6,7 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,9 +16,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 
 from forgeline.config.schema import Serve
+from forgeline.errors import ServingError
 from forgeline.serving.bundle import Manifest
 from forgeline.serving.engines import Engine, GenerationRequest, Piece
-from forgeline.serving.gateway.dispatch import Dispatcher, Job
+from forgeline.serving.gateway.chat import pieces, whole
 from forgeline.serving.gateway.door import Door, Traffic
 from forgeline.serving.gateway.metrics import Metrics
 from forgeline.serving.gateway.protocol import ApiError, ChatRequest, Completion, from_validation
@@ -29,60 +31,69 @@ PROBE_SECONDS = 10.0
 def create_app(engine: Engine, manifest: Manifest, serve: Serve) -> FastAPI:
     """Return the application; it loads the engine when it starts.
 
-    `app.state.dispatcher` tells whether the engine is well, `app.state.traffic` what is in flight.
+    `app.state.engine` tells whether the engine is well, `app.state.traffic` what is in flight.
     """
-    dispatcher = Dispatcher(engine, serve.max_queue)
     traffic = Traffic()
-    metrics = Metrics(manifest, lambda: dispatcher.depth)
+    metrics = Metrics(manifest, lambda: engine.depth)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        dispatcher.start()
+        await engine.start()
         yield
-        await dispatcher.close()
+        await engine.close()
 
     app = FastAPI(title=f"Forgeline: {manifest.lineage.model}", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.dispatcher, app.state.traffic = dispatcher, traffic
+    app.state.engine, app.state.traffic = engine, traffic
     headers = {
         "x-forgeline-version": manifest.lineage.version,
         "x-forgeline-run": manifest.lineage.mlflow_run,
         "x-forgeline-bundle": manifest.digest[:16],
     }
-    app.add_middleware(Door, traffic=traffic, metrics=metrics, headers=headers, max_body=serve.max_body)
+    app.add_middleware(Door, traffic=traffic, metrics=metrics, headers=headers, max_body=serve.limits.max_body)
     _answer_errors(app)
-    _add_chat(app, manifest, serve, dispatcher, metrics)
-    _add_probes(app, manifest, dispatcher, traffic, metrics)
+    _add_chat(app, manifest, serve, engine, traffic, metrics)
+    _add_probes(app, manifest, engine, traffic, metrics)
     return app
 
 
-def _add_chat(app: FastAPI, manifest: Manifest, serve: Serve, dispatcher: Dispatcher, metrics: Metrics) -> None:
+def _add_chat(
+    app: FastAPI, manifest: Manifest, serve: Serve, engine: Engine, traffic: Traffic, metrics: Metrics
+) -> None:
     name = manifest.lineage.model
     started = int(time.time())
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        model = {"id": name, "object": "model", "created": started, "owned_by": "forgeline"}
-        return {"object": "list", "data": [model]}
+        listed = [{"id": id_, "object": "model", "created": started, "owned_by": "forgeline"} for id_ in names()]
+        return {"object": "list", "data": listed}
 
     @app.post("/v1/chat/completions")
     async def complete(body: ChatRequest, http: Request) -> Response:
-        if body.model != name:
-            message = f"The model `{body.model}` does not exist; this server serves `{name}`."
+        if body.model not in names():
+            message = f"The model `{body.model}` does not exist; this server serves `{'`, `'.join(names())}`."
             raise ApiError(404, message, "model_not_found", "model")
-        job = dispatcher.submit(body.to_generation(serve.sampling), serve.request_timeout)
-        pieces = _follow(job, http, metrics)
+        if not engine.ready:
+            raise ApiError(503, "The model is still loading.", "loading", retry_after=5)
+        if engine.depth >= serve.limits.max_queue:
+            raise ApiError(429, "Too many requests are waiting; try again.", "queue_full", retry_after=1)
+        request = body.to_generation(manifest.sampling)
+        request = replace(request, model=None if body.model == name else body.model)
+        reply = pieces(engine, request, serve.limits.request_timeout, traffic, metrics)
         completion = Completion(http.state.request_id, name, manifest.digest[:16])
-        first = await anext(pieces)  # what fails before the first byte still gets a status of its own
         if body.stream:
+            first = await anext(reply)  # what fails before the first byte still gets a status of its own
             usage = body.stream_options is not None and body.stream_options.include_usage
-            events = _events(completion, first, pieces, usage)
+            events = _events(completion, first, reply, usage)
             return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        whole = [first, *[piece async for piece in pieces]]
-        text = "".join(piece.text for piece in whole)
-        return JSONResponse(completion.whole(text, str(whole[-1].finish_reason), whole[-1].usage))
+        parts = await whole(reply, http)
+        text = "".join(piece.text for piece in parts)
+        return JSONResponse(completion.whole(text, str(parts[-1].finish_reason), parts[-1].usage))
+
+    def names() -> tuple[str, ...]:
+        return (name, *engine.models)
 
 
-def _add_probes(app: FastAPI, manifest: Manifest, dispatcher: Dispatcher, traffic: Traffic, metrics: Metrics) -> None:
+def _add_probes(app: FastAPI, manifest: Manifest, engine: Engine, traffic: Traffic, metrics: Metrics) -> None:
     @app.get("/healthz")
     async def health() -> dict[str, str]:
         return {"status": "alive"}
@@ -92,11 +103,12 @@ def _add_probes(app: FastAPI, manifest: Manifest, dispatcher: Dispatcher, traffi
         """Really generate a token, unless the engine has just given one to somebody."""
         if traffic.draining:
             raise ApiError(503, "The server is shutting down.", "draining")
-        if time.monotonic() - dispatcher.last_piece > PROBE_SECONDS:
+        if time.monotonic() - engine.last_piece > PROBE_SECONDS:
             try:
-                await dispatcher.submit(PROBE, PROBE_SECONDS).next()
-            except ApiError as fault:
-                raise ApiError(503, fault.detail, fault.code) from fault
+                async with asyncio.timeout(PROBE_SECONDS), aclosing(engine.generate(PROBE)) as reply:
+                    await anext(reply)
+            except (TimeoutError, ServingError) as fault:
+                raise ApiError(503, str(fault) or "The engine gives no token.", "not_ready") from fault
         return {"status": "ready", **manifest.lineage.model_dump(), "bundle": manifest.digest}
 
     @app.get("/metrics")
@@ -104,44 +116,16 @@ def _add_probes(app: FastAPI, manifest: Manifest, dispatcher: Dispatcher, traffi
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-async def _follow(job: Job, http: Request, metrics: Metrics) -> AsyncGenerator[Piece]:
-    """Yield a job's pieces; cancel it if the client hangs up or nobody listens any more."""
-    started = time.perf_counter()
-    watcher = asyncio.create_task(_cancel_on_hang_up(job, http))
-    try:
-        piece = await job.next()
-        metrics.first_token_seconds.observe(time.perf_counter() - started)
-        metrics.tokens.labels("prompt").inc(piece.usage.prompt_tokens)
-        while True:
-            metrics.tokens.labels("completion").inc()
-            yield piece
-            if piece.finish_reason:
-                return
-            piece = await job.next()
-    finally:
-        watcher.cancel()
-        job.cancel(_closed())
-
-
-async def _cancel_on_hang_up(job: Job, http: Request) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
-    job.cancel(_closed())
-
-
-def _closed() -> ApiError:
-    return ApiError(499, "The client closed the connection.", "client_closed")
-
-
 async def _events(
-    completion: Completion, first: Piece, pieces: AsyncGenerator[Piece], include_usage: bool
+    completion: Completion, first: Piece, reply: AsyncGenerator[Piece], include_usage: bool
 ) -> AsyncIterator[str]:
     yield _event(completion.chunk({"role": "assistant", "content": first.text}, first.finish_reason))
     last = first
     try:
-        async for last in pieces:
-            if last.text or last.finish_reason:
-                yield _event(completion.chunk({"content": last.text} if last.text else {}, last.finish_reason))
+        async with aclosing(reply):
+            async for last in reply:
+                if last.text or last.finish_reason:
+                    yield _event(completion.chunk({"content": last.text} if last.text else {}, last.finish_reason))
     except ApiError as fault:
         yield _event(fault.body())
         return

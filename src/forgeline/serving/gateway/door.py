@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -19,10 +22,28 @@ ROUTES = {"/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics
 
 @dataclass
 class Traffic:
-    """What a graceful shutdown watches."""
+    """What a graceful shutdown watches, and how it ends what does not end by itself."""
 
     in_flight: int = 0
     draining: bool = False
+    over: bool = False
+    _waits: set[asyncio.Timeout] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def waiting(self, deadline: float) -> AsyncIterator[None]:
+        """Raise TimeoutError if a wait lasts until a time of the loop's clock, or the drain ends."""
+        async with asyncio.timeout_at(0 if self.over else deadline) as bound:
+            self._waits.add(bound)
+            try:
+                yield
+            finally:
+                self._waits.discard(bound)
+
+    def cut_off(self) -> None:
+        """End every wait now."""
+        self.over = True
+        for bound in self._waits:
+            bound.reschedule(0)
 
 
 class Door:

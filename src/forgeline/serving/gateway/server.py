@@ -57,7 +57,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, drain_timeout: float) -> None:
         super().__init__(uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=1))
-        self._dispatcher = app.state.dispatcher
+        self._engine = app.state.engine
         self._traffic = app.state.traffic
         self._drain_timeout = drain_timeout
         self._deadline = float("inf")
@@ -69,8 +69,8 @@ class Server(uvicorn.Server):
             ForgelineError: if the engine could not be loaded.
         """
         self.run(sockets=[listener])
-        if self._dispatcher.failure:
-            raise self._dispatcher.failure
+        if self._engine.failure:
+            raise self._engine.failure
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; uvicorn's own handler would refuse new connections and raise the signal again."""
@@ -82,7 +82,7 @@ class Server(uvicorn.Server):
         late = time.monotonic() > self._deadline
         if late and self._traffic.in_flight:
             logger.warning("drain_timeout is over: %d requests are cut off", self._traffic.in_flight)
-            self._dispatcher.cut_off()
+            self._traffic.cut_off()
         drained = self._traffic.draining and not self._traffic.in_flight
-        self.should_exit = self.should_exit or drained or late or self._dispatcher.failure is not None
+        self.should_exit = self.should_exit or drained or late or self._engine.failure is not None
         return await super().on_tick(counter)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from forgeline.config.schema import Serve
 from forgeline.errors import ForgelineError, ServingError
 from forgeline.progress import progress_bar
 from forgeline.records import write_json
@@ -37,7 +38,7 @@ class Deployment(BaseModel):
     digest: str
     model: str
     version: str
-    drain_timeout: float
+    serve: Serve
     started_at: str
 
 
@@ -57,8 +58,8 @@ class Stopped(BaseModel):
     killed: bool
 
 
-def deploy(root: Path, bundle: Path, check: Callable[[Deployment], None]) -> Deployment:
-    """Serve a bundle and return the deployment once it is ready and `check`, the smoke test, has passed.
+def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment], None]) -> Deployment:
+    """Serve a bundle; return the deployment once it is ready and `check`, the smoke test, has passed.
 
     A bundle that is already being served stays as it is. Another one is stopped first, and started
     again if the new one does not get ready or fails the check.
@@ -70,17 +71,18 @@ def deploy(root: Path, bundle: Path, check: Callable[[Deployment], None]) -> Dep
     manifest = verify(bundle)
     with _locked(root):
         current = status(root)
-        if current and current.deployment.digest == manifest.digest and current.health == "ready":
+        same = current and (current.deployment.digest, current.deployment.serve) == (manifest.digest, serve)
+        if current and same and current.health == "ready":
             return current.deployment
         previous = current.deployment if current and current.health != "gone" else None
         if previous:
             _end(previous)
         try:
-            return _start(root, bundle, manifest, check)
+            return _start(root, bundle, manifest, serve, check)
         except BaseException as fault:  # an interruption too must bring the old one back
-            if previous is None or previous.digest == manifest.digest:
+            if previous is None or same:
                 raise
-            _start(root, previous.bundle, verify(previous.bundle), lambda deployment: None)
+            _start(root, previous.bundle, verify(previous.bundle), previous.serve, lambda deployment: None)
             if not isinstance(fault, ForgelineError):
                 raise
             raise ServingError(f"{fault} Version {previous.version} was started again and is serving.") from fault
@@ -111,11 +113,14 @@ def stop(root: Path) -> Stopped | None:
         return Stopped(deployment=current.deployment, killed=killed)
 
 
-def _start(root: Path, bundle: Path, manifest: Manifest, check: Callable[[Deployment], None]) -> Deployment:
-    serve = manifest.serve
+def _start(
+    root: Path, bundle: Path, manifest: Manifest, serve: Serve, check: Callable[[Deployment], None]
+) -> Deployment:
     listen(serve.host, serve.port).close()  # a taken port is told before anything is started
     log = _folder(root) / "local.log"
-    command = [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle)]
+    settings = _folder(root) / "local.serve.json"
+    write_json(settings, serve.model_dump(mode="json"))
+    command = [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle), "--settings", str(settings)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=root, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -128,7 +133,7 @@ def _start(root: Path, bundle: Path, manifest: Manifest, check: Callable[[Deploy
         digest=manifest.digest,
         model=manifest.lineage.model,
         version=manifest.lineage.version,
-        drain_timeout=serve.drain_timeout,
+        serve=serve,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_json(_folder(root) / "local.json", deployment.model_dump(mode="json"))
@@ -188,7 +193,7 @@ def _end(deployment: Deployment) -> bool:
         return False
     try:
         process.terminate()
-        process.wait(deployment.drain_timeout + 15)
+        process.wait(deployment.serve.drain_timeout + 15)
     except psutil.TimeoutExpired:
         process.kill()
         process.wait()

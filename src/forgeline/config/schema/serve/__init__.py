@@ -1,0 +1,67 @@
+"""serve.yaml: the deployment. A part a module; times are in seconds, sizes in bytes, money in cost.yaml's currency."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from forgeline.config.schema.section import Positive, Section
+from forgeline.config.schema.serve.access import Access
+from forgeline.config.schema.serve.engine import Engine
+from forgeline.config.schema.serve.guards import Guards
+from forgeline.config.schema.serve.ladder import Cache, Ladder
+from forgeline.config.schema.serve.limits import Limits
+from forgeline.config.schema.serve.people import People
+from forgeline.config.schema.serve.seen import Seen
+
+__all__ = [
+    "Access",
+    "Cache",
+    "Engine",
+    "Guards",
+    "Ladder",
+    "Limits",
+    "Parity",
+    "People",
+    "Sampling",
+    "Seconds",
+    "Seen",
+    "Serve",
+]
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Sampling(Section):
+    """Generation settings used when a request names none; temperature 0 is greedy."""
+
+    max_tokens: Positive = 96
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Parity(Section):
+    """How closely a bundle must repeat the model that was evaluated."""
+
+    prompts: Positive = 4
+    tolerance: Annotated[float, Field(ge=0)] = 1e-3
+
+
+class Serve(Section):
+    """The deployment. `sampling` and `guards` go into the bundle, so that it behaves the same anywhere."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8600
+    store: str = "sqlite:///.forgeline/gateway.db"
+    sampling: Sampling = Sampling()
+    guards: Guards = Guards()
+    engine: Engine = Engine()
+    access: Access = Access()
+    limits: Limits = Limits()
+    ladder: Ladder = Ladder()
+    cache: Cache = Cache()
+    seen: Seen = Seen()
+    people: People = People()
+    drain_timeout: Seconds = 30.0
+    parity: Parity = Parity()

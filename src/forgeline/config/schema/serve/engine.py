@@ -1,0 +1,13 @@
+"""What turns messages into tokens."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from forgeline.config.schema.section import Section
+
+
+class Engine(Section):
+    """The engine behind the gateway."""
+
+    name: Literal["transformers"] = "transformers"

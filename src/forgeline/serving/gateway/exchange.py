@@ -1,0 +1,56 @@
+"""One request to the model on its way through the gateway: who asks, what was found, what was answered."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from forgeline.config.schema.serve.access import Role
+from forgeline.serving.engines import GenerationRequest, Usage
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the key or the token's subject, on whose behalf, and as what."""
+
+    id: str
+    tenant: str
+    roles: frozenset[Role]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one guard found, and what was done about it; `detail` never holds the text itself."""
+
+    guard: str
+    side: Literal["in", "out"]
+    action: Literal["pass", "flag", "mask", "block"]
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Exchange:
+    """One request and what has become of it so far; times are seconds since it came.
+
+    `request` is what the engine is asked, masked where masking is on. `rung` names what answered: an engine, `cache`,
+    `template` or `queue`. `reply` is what was answered, as masked as the request.
+    """
+
+    id: str
+    caller: Caller
+    request: GenerationRequest
+    stream: bool = False
+    began: float = field(default_factory=time.perf_counter)
+    rung: str = ""
+    verdicts: list[Verdict] = field(default_factory=list)
+    reply: str = ""
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    first_token: float | None = None
+    ticket: str | None = None
+
+    def age(self) -> float:
+        """Return the seconds since the request came."""
+        return time.perf_counter() - self.began
