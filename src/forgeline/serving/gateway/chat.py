@@ -9,17 +9,11 @@ from contextlib import aclosing
 
 from starlette.requests import Request
 
-from forgeline.serving.engines import (
-    Engine,
-    EngineFailed,
-    EngineUnavailable,
-    GenerationRequest,
-    Piece,
-    RequestRefused,
-)
+from forgeline.errors import ServingError
+from forgeline.serving.engines import Engine, GenerationRequest, Piece
 from forgeline.serving.gateway.door import Traffic
 from forgeline.serving.gateway.metrics import Metrics
-from forgeline.serving.gateway.protocol import ApiError
+from forgeline.serving.gateway.protocol import ApiError, from_engine
 
 
 async def pieces(
@@ -45,12 +39,8 @@ async def pieces(
         if traffic.over:
             raise ApiError(503, "The server shut down before the reply was complete.", "draining") from None
         raise ApiError(504, "The request took longer than limits.request_timeout.", "timeout") from None
-    except RequestRefused as refusal:
-        raise ApiError(400, str(refusal), "context_or_template", "messages") from None
-    except EngineUnavailable as fault:
-        raise ApiError(503, str(fault), "unavailable", retry_after=5) from fault
-    except EngineFailed as fault:
-        raise ApiError(500, str(fault), "engine_failed") from fault
+    except ServingError as fault:
+        raise from_engine(fault) from fault
 
 
 async def whole(reply: AsyncGenerator[Piece], http: Request) -> list[Piece]:
