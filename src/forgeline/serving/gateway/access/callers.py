@@ -16,6 +16,7 @@ from forgeline.serving.gateway.exchange import Caller
 from forgeline.serving.gateway.store import Store
 
 logger = logging.getLogger("forgeline.gateway")
+NO_KEY = ["Bearer none"]  # official clients insist on a key; this is what they are given where there is none
 
 
 class Access:
@@ -52,7 +53,7 @@ class Access:
             ApiError: 429 if too many such answers are held back, 503 if nobody can be told now.
         """
         given = headers.getlist("authorization")
-        if not given:
+        if given in ([], NO_KEY):
             return self._anonymous
         try:
             return await self._known(given)
