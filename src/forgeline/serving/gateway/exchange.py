@@ -12,11 +12,12 @@ from forgeline.serving.engines import GenerationRequest, Usage
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: the key or the token's subject, on whose behalf, and as what."""
+    """Who asks: the key or the token's subject, on whose behalf, as what, and for which models only, if any."""
 
     id: str
     tenant: str
     roles: frozenset[Role]
+    models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

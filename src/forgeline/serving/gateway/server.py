@@ -1,4 +1,4 @@
-"""A uvicorn server that drains before it stops."""
+"""A uvicorn server that speaks TLS where it is told to, and drains before it stops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from forgeline.config.schema import Serve
 from forgeline.errors import ServingError
+from forgeline.serving.gateway.access.headers import SecureHeaders
+from forgeline.serving.gateway.access.tls import check_exposure, server_context
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -53,13 +56,27 @@ class Server(uvicorn.Server):
     """On SIGTERM or SIGINT: not ready, new requests get 503, and those in flight have `drain_timeout` seconds.
 
     A second signal ends the wait. Either way the process ends by itself, with exit code 0.
+
+    Raises:
+        ServingError: if it would be open to the network without TLS, or the certificate or its key cannot be used.
     """
 
-    def __init__(self, app: FastAPI, drain_timeout: float) -> None:
-        super().__init__(uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=1))
+    def __init__(self, app: FastAPI, serve: Serve) -> None:
+        check_exposure(serve)
+        context = server_context(serve.access.tls) if serve.access.tls else None
+        super().__init__(
+            uvicorn.Config(
+                SecureHeaders(app, serve.access),
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # whoever asks could name any address
+                timeout_graceful_shutdown=1,
+                ssl_context_factory=(lambda config, default: context) if context else None,
+            )
+        )
         self._engine = app.state.engine
         self._traffic = app.state.traffic
-        self._drain_timeout = drain_timeout
+        self._drain_timeout = serve.drain_timeout
         self._deadline = float("inf")
 
     def serve_on(self, listener: socket.socket) -> None:
