@@ -12,8 +12,8 @@ from forgeline.config.schema.section import Section, Share
 class Review(Section):
     """Which replies a person must look at, and whether the caller waits for that."""
 
-    when: Literal["never", "always", "flagged"] = "never"
-    sample: Share = 0.0  # of the other replies that is queued too
+    when: Literal["never", "always", "flagged"] = "flagged"
+    sample: Share = 0.05  # of the other replies that is queued too
     wait: bool = False  # the caller gets a ticket, and the reply once it is approved
     claim: Annotated[float, Field(gt=0)] = 900.0  # seconds that a reviewer has for what they claimed
 
