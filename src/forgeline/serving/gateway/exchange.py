@@ -36,7 +36,7 @@ class Exchange:
     """One request and what has become of it so far; times are seconds since it came.
 
     `request` is what the engine is asked, masked where masking is on. `rung` names what answered: an engine, `cache`,
-    `template` or `queue`. `reply` is what was answered, as masked as the request.
+    `semantic`, `stale`, `template` or `queue`. `reply` is what was answered, as masked as the request.
     """
 
     id: str
