@@ -20,14 +20,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from forgeline.config.schema import Serve
 from forgeline.errors import ForgelineError, ServingError
 from forgeline.serving.bundle import Manifest, verify
 from forgeline.serving.engines import Engine, GenerationRequest, Piece
 from forgeline.serving.engines.make import made
-from forgeline.serving.gateway.chat import whole
 from forgeline.serving.gateway.protocol import (
     ApiError,
     ChatRequest,
@@ -37,7 +36,7 @@ from forgeline.serving.gateway.protocol import (
     models_page,
 )
 from forgeline.serving.gateway.server import listen
-from forgeline.serving.gateway.sse import HEADERS, MEDIA_TYPE, events
+from forgeline.serving.gateway.sse import EventStream, events, whole
 
 
 def create_app(engine: Engine, manifest: Manifest) -> FastAPI:
@@ -73,7 +72,7 @@ def create_app(engine: Engine, manifest: Manifest) -> FastAPI:
         completion = Completion(uuid.uuid4().hex, body.model, manifest.digest[:16])
         if body.stream:
             first = await anext(reply)  # what fails before the first byte still gets a status of its own
-            return StreamingResponse(events(completion, body, first, reply), media_type=MEDIA_TYPE, headers=HEADERS)
+            return EventStream(events(completion, body, first, reply))
         return JSONResponse(completion.whole(await whole(reply, http)))
 
     return app

@@ -1,99 +1,158 @@
-"""The routes: chat completions with and without a stream, models, health, readiness, metrics."""
+"""The gateway put together: what each room of it gets, and which routes lead into it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from forgeline.config.schema import Serve
 from forgeline.errors import ServingError
 from forgeline.serving.bundle import Manifest
 from forgeline.serving.engines import Engine, GenerationRequest
-from forgeline.serving.gateway.chat import pieces, whole
+from forgeline.serving.gateway import batch, feedback, interactions, retention, review_routes, status, web, webhooks
+from forgeline.serving.gateway.access.callers import Access
+from forgeline.serving.gateway.access.gate import Gate
+from forgeline.serving.gateway.cache import Cache
+from forgeline.serving.gateway.chat import Chat
 from forgeline.serving.gateway.door import Door, Traffic
-from forgeline.serving.gateway.metrics import Metrics
-from forgeline.serving.gateway.protocol import ApiError, ChatRequest, Completion, answer_errors, models_page
-from forgeline.serving.gateway.sse import HEADERS, MEDIA_TYPE, events
+from forgeline.serving.gateway.guards import Guards
+from forgeline.serving.gateway.interactions import Interactions
+from forgeline.serving.gateway.ladder import Ladder
+from forgeline.serving.gateway.limits import Limits
+from forgeline.serving.gateway.protocol import ApiError, ChatRequest, answer_errors, models_page
+from forgeline.serving.gateway.reviews import Reviews
+from forgeline.serving.gateway.sse import EventStream, events, whole
+from forgeline.serving.gateway.store import Store
+from forgeline.serving.gateway.telemetry import Telemetry
 
 PROBE = GenerationRequest(messages=[{"role": "user", "content": "Hello"}], max_tokens=1, temperature=0)
 PROBE_SECONDS = 10.0
 
 
-def create_app(engine: Engine, manifest: Manifest, serve: Serve) -> FastAPI:
-    """Return the application; it loads the engine when it starts.
+def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, root: Path, page: web.Page) -> FastAPI:
+    """Return the application; it opens the store and starts the engines, of which the first is the deployment's own.
 
-    `app.state.engine` tells whether the engine is well, `app.state.traffic` what is in flight.
+    `app.state.engine` tells whether that is well, `app.state.traffic` what is in flight.
     """
+    own = next(iter(engines))
     traffic = Traffic()
-    metrics = Metrics(manifest, lambda: engine.depth)
+    telemetry = Telemetry(serve.seen, manifest, engines)
+    registry = telemetry.registry
+    store = Store(serve.store, serve.seen.pending, serve.seen.write_timeout)
+    access = Access(serve.access, store, registry)
+    hooks = webhooks.Webhooks(serve.people.webhooks, store)
+    reviews = Reviews(store, serve.people.review, manifest, hooks.send)
+    cache = Cache(serve.cache, manifest.digest, own, registry)
+    chat = Chat(
+        manifest=manifest,
+        sampling=manifest.sampling,
+        engines=engines,
+        traffic=traffic,
+        limits=Limits(serve.limits, store, registry, lambda caller: hooks.send("budget.exhausted", {"key": caller.id})),
+        guards=Guards(manifest.guards, root),
+        ladder=Ladder(
+            engines, serve.ladder, serve.limits.request_timeout, cache, reviews.open_ticket, registry
+        ),
+        cache=cache,
+        interactions=Interactions(store, serve.seen, manifest),
+        reviews=reviews,
+        telemetry=telemetry,
+    )
+    batches = batch.Batches(serve.people.batch, store, chat.answer, hooks.send)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await engine.start()
-        yield
-        await engine.close()
+        async with AsyncExitStack() as opened:
+            store.open()
+            opened.callback(store.close)
+            access.open()
+            opened.callback(access.close)
+            for engine in engines.values():
+                await engine.start()
+                opened.push_async_callback(engine.close)
+            opened.push_async_callback(chat.limits.close)
+            async with asyncio.TaskGroup() as background:
+                tasks = [
+                    background.create_task(work)
+                    for work in (retention.keep_swept(store, serve.seen.keep_days), hooks.run(), batches.run())
+                ]
+                yield
+                for task in tasks:
+                    task.cancel()
 
     app = FastAPI(title=f"Forgeline: {manifest.lineage.model}", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.engine, app.state.traffic = engine, traffic
+    app.state.engine, app.state.traffic = engines[own], traffic
     headers = {
         "x-forgeline-version": manifest.lineage.version,
         "x-forgeline-run": manifest.lineage.mlflow_run,
         "x-forgeline-bundle": manifest.digest[:16],
     }
-    app.add_middleware(Door, traffic=traffic, metrics=metrics, headers=headers, max_body=serve.limits.max_body)
+    app.add_middleware(Gate, access=access)
+    app.add_middleware(Door, traffic=traffic, metrics=telemetry, headers=headers, max_body=serve.limits.max_body)
     answer_errors(app)
-    _add_chat(app, manifest, serve, engine, traffic, metrics)
-    _add_probes(app, manifest, engine, traffic, metrics)
+    _add_chat(app, chat)
+    _add_probes(app, chat, telemetry.text)
+    hour, depth = telemetry.hour, lambda: chat.limits.depth
+    for routes in (
+        web.router(page),
+        interactions.router(store),
+        feedback.router(store, chat.guards.scrubbed, lambda entry: hooks.send("feedback.received", entry)),
+        review_routes.router(reviews),
+        status.router(hour, manifest, engines, traffic, store, reviews, depth, serve.limits.prices.currency),
+        webhooks.router(hooks),
+        batch.router(batches),
+    ):
+        app.include_router(routes)
     return app
 
 
-def _add_chat(
-    app: FastAPI, manifest: Manifest, serve: Serve, engine: Engine, traffic: Traffic, metrics: Metrics
-) -> None:
-    name = manifest.lineage.model
+def _add_chat(app: FastAPI, chat: Chat) -> None:
     started = int(time.time())
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return models_page((name, *engine.models), started)
+        return models_page((chat.manifest.lineage.model, *chat.engine.models), started)
 
     @app.post("/v1/chat/completions")
     async def complete(body: ChatRequest, http: Request) -> Response:
-        request = body.to_generation(engine, name, manifest.sampling)
-        if engine.depth >= serve.limits.max_queue:
-            raise ApiError(429, "Too many requests are waiting; try again.", "queue_full", retry_after=1)
-        reply = pieces(engine, request, serve.limits.request_timeout, traffic, metrics)
-        completion = Completion(http.state.request_id, body.model, manifest.digest[:16])
-        if body.stream:
+        exchange = chat.exchange(body, http.state.caller, http.state.request_id)
+        reply = chat.reply(exchange, fresh="no-store" in http.headers.get("cache-control", ""))
+        completion = chat.completion(exchange)
+        if body.stream and not chat.reviews.may_hold:
             first = await anext(reply)  # what fails before the first byte still gets a status of its own
-            return StreamingResponse(events(completion, body, first, reply), media_type=MEDIA_TYPE, headers=HEADERS)
-        return JSONResponse(completion.whole(await whole(reply, http)))
+            return EventStream(events(completion, body, first, reply), exchange.headers)
+        pieces = await whole(reply, http)
+        if exchange.held:
+            return JSONResponse(chat.reviews.receipt(exchange), 202, exchange.headers)
+        return JSONResponse(completion.whole(pieces), headers=exchange.headers)
 
 
-def _add_probes(app: FastAPI, manifest: Manifest, engine: Engine, traffic: Traffic, metrics: Metrics) -> None:
+def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:
     @app.get("/healthz")
     async def health() -> dict[str, str]:
         return {"status": "alive"}
 
     @app.get("/readyz")
-    async def ready() -> dict[str, str]:
+    async def ready(http: Request) -> dict[str, str]:
         """Really generate a token, unless the engine has just given one to somebody."""
-        if traffic.draining:
+        if chat.traffic.draining:
             raise ApiError(503, "The server is shutting down.", "draining")
-        if time.monotonic() - engine.last_piece > PROBE_SECONDS:
+        if time.monotonic() - chat.engine.last_piece > PROBE_SECONDS:
             try:
-                async with asyncio.timeout(PROBE_SECONDS), aclosing(engine.generate(PROBE)) as reply:
+                async with asyncio.timeout(PROBE_SECONDS), aclosing(chat.engine.generate(PROBE)) as reply:
                     await anext(reply)
             except (TimeoutError, ServingError) as fault:
                 raise ApiError(503, str(fault) or "The engine gives no token.", "not_ready") from fault
-        return {"status": "ready", **manifest.lineage.model_dump(), "bundle": manifest.digest}
+        served = {**chat.manifest.lineage.model_dump(), "bundle": chat.manifest.digest}
+        return {"status": "ready", **(served if http.state.caller.roles else {})}
 
     @app.get("/metrics")
     async def exposition() -> Response:
-        return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(metrics(), media_type="text/plain; version=0.0.4")

@@ -30,9 +30,9 @@ class Traffic:
     _waits: set[asyncio.Timeout] = field(default_factory=set)
 
     @asynccontextmanager
-    async def waiting(self, deadline: float) -> AsyncIterator[None]:
-        """Raise TimeoutError if a wait lasts until a time of the loop's clock, or the drain ends."""
-        async with asyncio.timeout_at(0 if self.over else deadline) as bound:
+    async def waiting(self) -> AsyncIterator[None]:
+        """Raise TimeoutError if a wait lasts until the drain is over."""
+        async with asyncio.timeout_at(0 if self.over else None) as bound:
             self._waits.add(bound)
             try:
                 yield

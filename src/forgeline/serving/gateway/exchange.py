@@ -36,7 +36,8 @@ class Exchange:
     """One request and what has become of it so far; times are seconds since it came.
 
     `request` is what the engine is asked, masked where masking is on. `rung` names what answered: an engine, `cache`,
-    `semantic`, `stale`, `template` or `queue`. `reply` is what was answered, as masked as the request.
+    `semantic`, `stale`, `template` or `queue`. `reply` is what was answered, as masked as the request;
+    it is `held` if the caller gets a ticket in its place. `headers` tell the caller's rates.
     """
 
     id: str
@@ -51,6 +52,8 @@ class Exchange:
     finish_reason: str | None = None
     first_token: float | None = None
     ticket: str | None = None
+    held: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
 
     def age(self) -> float:
         """Return the seconds since the request came."""

@@ -6,8 +6,9 @@ name, never ignored.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
@@ -80,15 +81,13 @@ class ChatRequest(BaseModel):
         """Return what the engine of a model called `name` is asked; `sampling` fills what the request does not name.
 
         Raises:
-            ApiError: if the engine is not ready, serves no such model, or does not give logprobs.
+            ApiError: if the engine serves no such model, or does not give logprobs.
         """
         names = (name, *engine.models)
         if self.model not in names:
             message = f"The model `{self.model}` does not exist; this server serves `{'`, `'.join(names)}`."
             raise ApiError(404, message, "model_not_found", "model")
-        if not engine.ready:
-            raise ApiError(503, "The model is still loading.", "loading", retry_after=5)
-        if self.logprobs and not engine.gives_logprobs:
+        if self.logprobs and engine.ready and not engine.gives_logprobs:
             raise _unsupported("logprobs")
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return GenerationRequest(
@@ -141,7 +140,7 @@ def from_engine(fault: ServingError) -> ApiError:
     if isinstance(fault, RequestRefused):
         return ApiError(400, str(fault), "context_or_template", "messages")
     if isinstance(fault, EngineUnavailable):
-        return ApiError(503, str(fault), "unavailable", retry_after=5)
+        return ApiError(503, str(fault), "unavailable", retry_after=math.ceil(fault.retry_after or 5))
     return ApiError(500, str(fault), "engine_failed")
 
 
@@ -171,9 +170,12 @@ def models_page(names: Sequence[str], since: int) -> dict[str, Any]:
 
 
 class Completion:
-    """One reply on the wire, whole or in chunks, under one id."""
+    """One reply on the wire, whole or in chunks, under one id; `told` gives what its end says beside OpenAI's fields."""
 
-    def __init__(self, request_id: str, model: str, fingerprint: str) -> None:
+    def __init__(
+        self, request_id: str, model: str, fingerprint: str, told: Callable[[], dict[str, Any]] | None = None
+    ) -> None:
+        self._told = told
         self._identity = {
             "id": f"chatcmpl-{request_id}",
             "created": int(time.time()),
@@ -191,13 +193,17 @@ class Completion:
             "finish_reason": pieces[-1].finish_reason,
         }
         usage = _usage(pieces[-1].usage)
-        return {**self._identity, "object": "chat.completion", "choices": [choice], "usage": usage}
+        return {**self._identity, "object": "chat.completion", "choices": [choice], "usage": usage, **self._end()}
 
     def chunk(self, piece: Piece, delta: dict[str, str]) -> dict[str, Any]:
         """Return a `chat.completion.chunk` that brings a piece of the reply as `delta`."""
         logprobs, reason = _logprobs(piece.logprobs), piece.finish_reason
         choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return {**self._identity, "object": "chat.completion.chunk", "choices": [choice]}
+        end = self._end() if reason else {}
+        return {**self._identity, "object": "chat.completion.chunk", "choices": [choice], **end}
+
+    def _end(self) -> dict[str, Any]:
+        return {"forgeline": self._told()} if self._told else {}
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
         """Return the chunk after the last one, for who asked for the usage."""
