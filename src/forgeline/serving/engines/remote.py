@@ -162,6 +162,8 @@ class Remote:
 
     def _doubt(self, fault: Exception) -> None:
         self._silent = isinstance(fault, TimeoutError)
+        if isinstance(fault, aiohttp.ClientConnectorError):  # nobody listens there
+            self.ready = False
         self._doubted.set()
 
     async def _watched(self) -> None:
