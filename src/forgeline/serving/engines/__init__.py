@@ -78,7 +78,11 @@ class Engine(Protocol):
 
     name: str
     failure: ForgelineError | None  # why it can never answer, once that is known
-    last_piece: float  # when it last gave one, monotonic seconds
+
+    @property
+    def last_piece(self) -> float:
+        """When it last gave one, in monotonic seconds."""
+        ...
 
     @property
     def ready(self) -> bool:

@@ -54,7 +54,7 @@ class Remote:
         self.ready = False
         self.failure: ForgelineError | None = None
         self.last_piece = float("-inf")
-        self.last_sign = float("-inf")  # when it last was ready or gave a piece, monotonic seconds
+        self.last_sign = float("-inf")  # when it last gave a piece, or was ready and owed none; monotonic seconds
         self.depth = 0
         self.models = tuple(endpoint.models)
         self.gives_logprobs = endpoint.gives_logprobs
@@ -62,6 +62,8 @@ class Remote:
         self._base = endpoint.url.rstrip("/")
         self._model = endpoint.model
         self._doubted = asyncio.Event()
+        self._owing = 0  # replies that are not complete
+        self._silent = False  # whether the last reply that ended gave nothing for too long
 
     async def start(self) -> None:
         """Begin to look whether the server is ready."""
@@ -89,6 +91,7 @@ class Remote:
         deadline = clock() + limits.first
         waiting = True
         self.depth += 1
+        self._owing += 1
         try:
             async with self._asked(request, deadline) as content:
                 while not reply.ended:
@@ -98,12 +101,14 @@ class Remote:
                             self.depth -= 1
                             waiting = False
                         self.last_piece = self.last_sign = time.monotonic()
+                        self._silent = False
                         yield piece
                     if pieces:
                         deadline = clock() + limits.between
                 await self._read_to_its_end(content)
         finally:
             self.depth -= waiting
+            self._owing -= 1
 
     @asynccontextmanager
     async def _asked(self, request: GenerationRequest, deadline: float) -> AsyncIterator[aiohttp.StreamReader]:
@@ -115,9 +120,10 @@ class Remote:
                     f"{self._base}/chat/completions", data=body(request, str(model)), allow_redirects=False
                 )
                 refusal = None if response.status == 200 else await response.content.read(65_536)
-        except (aiohttp.ClientError, OSError) as fault:  # among them TimeoutError
-            self._doubted.set()
-            raise EngineUnavailable(f"The engine {self.name} cannot be reached ({fault or 'it is silent'}).") from fault
+        except (aiohttp.ClientError, OSError) as fault:
+            self._doubt(fault)
+            why = str(fault) or "it is silent"
+            raise EngineUnavailable(f"The engine {self.name} cannot be reached: {why}.") from fault
         try:
             if refusal is not None:
                 raise self._refusal(response, refusal)
@@ -141,7 +147,7 @@ class Remote:
             async with asyncio.timeout_at(deadline):
                 return await content.readany()
         except (aiohttp.ClientError, OSError) as fault:
-            self._doubted.set()
+            self._doubt(fault)
             what = "is silent" if isinstance(fault, TimeoutError) else "closed the connection"
             if begun:
                 raise EngineFailed(f"The engine {self.name} {what} in the middle of the reply.") from fault
@@ -153,6 +159,12 @@ class Remote:
             async with asyncio.timeout(LAST_BYTES_SECONDS):
                 while not content.at_eof():
                     await content.readany()
+
+    def _doubt(self, fault: Exception) -> None:
+        self._silent = isinstance(fault, TimeoutError)
+        if isinstance(fault, aiohttp.ClientConnectorError):  # nobody listens there
+            self.ready = False
+        self._doubted.set()
 
     async def _watched(self) -> None:
         """Look at the server's health for ever: now and then, and as soon as a request doubts it."""
@@ -177,7 +189,7 @@ class Remote:
         except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as fault:
             logger.debug("the engine %s is not ready: %r", self.name, fault)
             self.ready = False
-        if self.ready:
+        if self.ready and not (self._owing or self._silent):
             self.last_sign = time.monotonic()
 
     async def _is_well(self) -> bool:
