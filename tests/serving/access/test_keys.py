@@ -15,6 +15,7 @@ import pytest
 from house import House, gateway
 from prometheus_client import CollectorRegistry
 from scene import wait_for
+from sqlalchemy import delete, update
 from starlette.datastructures import Headers
 
 from forgeline.config.schema.serve import Access as Settings
@@ -118,6 +119,20 @@ def test_a_rotated_key_keeps_its_former_secret_for_its_grace(
     wait_for(lambda: not code(known, third))
     assert code(known, second) == code(known, first) == "invalid_api_key"
     assert all(secret.split("_", 2)[2] not in ledger.path.read_text() for secret in (first, second, third))
+
+
+def test_a_key_that_was_deleted_or_changed_by_a_clock_far_behind_is_refused(
+    store: Store, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gone, first), (late, second) = issue(), issue()
+    monkeypatch.setattr(keys, "WHOLE_SECONDS", 0.05)
+    following = Keys(store, refresh=0.01, stale=600)
+    following.open()
+    assert code(following, first) == code(following, second) == ""
+    store.post(delete(keys.KEYS).where(keys.KEYS.c.id == gone)).result()
+    store.post(update(keys.KEYS).where(keys.KEYS.c.id == late).values(revoked_at=1.0, changed_at=1.0)).result()
+    wait_for(lambda: (code(following, first), code(following, second)) == ("invalid_api_key", "revoked_api_key"))
+    following.close()
 
 
 def test_a_role_that_there_is_not(store: Store, ledger: Ledger) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,7 +18,11 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
@@ -178,6 +183,7 @@ def bad_tokens() -> dict[str, str]:
     }
 
 
+@pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
 def test_what_is_not_a_good_token_is_refused(provider: Provider, store: Store) -> None:
     known = Tokens(oidc(jwks=provider.url), store)
 
@@ -293,8 +299,41 @@ def test_a_public_key_of_ones_own(tmp_path: Path, store: Store) -> None:
         Tokens(oidc(public_key=str(path)), store)
 
 
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "alg": st.sampled_from(["RS256", "ES256", "HS256", "none", "", None, 1]),
+        "kid": st.one_of(st.text(), st.none(), st.integers(), st.lists(st.text())),
+        "crit": st.lists(st.text(max_size=3)),
+        "b64": st.booleans(),
+        "jwk": st.just(jwk(OTHER, "mine")),  # a key that the token brings along
+        "zip": st.just("DEF"),
+    },
+)
+JSON = st.recursive(
+    st.none() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(header=st.one_of(HEADERS, JSON), body=st.one_of(JSON, st.binary()), tail=st.binary())
+def test_nothing_made_up_gets_in(header: Any, body: Any, tail: bytes) -> None:
+    signed = f"{segment(header)}.{segment(body)}"
+    by_another = OTHER.sign(signed.encode(), PKCS1v15(), SHA256())
+
+    async def work() -> None:
+        for signature in (tail, by_another):
+            assert await code(pinned, f"{signed}.{segment(signature)}") == "401 invalid_token"
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "issuer.pem"
+        path.write_bytes(PEM)
+        pinned = Tokens(oidc(public_key=str(path)), Store("sqlite://"))
+        ran(work)
+
+
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings_", "sentence"),
     [
         ({"jwks": "http://id.example/keys"}, "must be an https address"),
         ({"jwks": "file:///etc/keys"}, "must be an https address"),
@@ -306,6 +345,6 @@ def test_a_public_key_of_ones_own(tmp_path: Path, store: Store) -> None:
         ({"public_key": "a", "roles": {"x": ["root"]}}, "Input should be 'caller'"),
     ],
 )
-def test_settings_that_would_let_anybody_in_are_refused(settings: dict[str, Any], sentence: str) -> None:
+def test_settings_that_would_let_anybody_in_are_refused(settings_: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
-        oidc(**settings)
+        oidc(**settings_)

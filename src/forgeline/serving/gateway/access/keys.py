@@ -13,7 +13,6 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -47,7 +46,8 @@ KEYS = Table(
 FORM = re.compile(r"fl_([0-9a-f]{12})_([\w-]{43})", re.ASCII)
 NOBODY = "0" * 64  # what the secret of an unknown key is compared with
 USED_SECONDS = 60.0  # how often a key's last use is written down
-SKEW_SECONDS = 60.0  # how far the clocks of machines that share the database may be apart
+SKEW_SECONDS = 60.0  # how far the clocks of machines that share the database may be apart, for changes to be seen
+WHOLE_SECONDS = 60.0  # how often all keys are read, and not only the changed ones
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ class Keys:
         self._known: dict[str, Key] = {}
         self._used: dict[str, float] = {}
         self._read_at = float("-inf")
-        self._newest = 0.0
+        self._whole_at = float("-inf")
+        self._since = 0.0
         self._closed = threading.Event()
 
     def open(self) -> None:
@@ -175,16 +176,17 @@ class Keys:
         while not self._closed.wait(self._refresh):
             try:
                 self._read()
-            except SQLAlchemyError as fault:
-                logger.warning("keys cannot be read for %.0f s now: %s", self.age, fault)
+            except Exception as fault:  # whatever it was: a thread that ends would let revoked keys in
+                logger.warning("keys cannot be read, for %.0f s now: %s", self.age, fault)
 
     def _read(self) -> None:
-        asked_at = time.monotonic()
-        changed = select(KEYS).where(KEYS.c.changed_at >= self._newest - SKEW_SECONDS)
-        self._learn(Key.of(row) for row in self._store.read_now(changed))
+        asked_at, now = time.monotonic(), time.time()
+        whole = asked_at - self._whole_at >= WHOLE_SECONDS
+        asked = select(KEYS) if whole else select(KEYS).where(KEYS.c.changed_at >= self._since)
+        keys = {row["id"]: Key.of(row) for row in self._store.read_now(asked)}
+        if whole:
+            self._whole_at = asked_at
+        if whole or keys:
+            self._known = keys if whole else {**self._known, **keys}
+        self._since = now - SKEW_SECONDS
         self._read_at = asked_at
-
-    def _learn(self, keys: Iterable[Key]) -> None:
-        known = {key.id: key for key in keys}
-        self._newest = max([self._newest, *(key.changed_at for key in known.values())])
-        self._known = {**self._known, **known} if known else self._known
