@@ -2,8 +2,42 @@
 
 from __future__ import annotations
 
-from forgeline.config.schema.section import Section
+from typing import Annotated
+
+from pydantic import Field, IPvAnyNetwork
+
+from forgeline.config.schema.section import Positive, Section
+
+Seconds = Annotated[float, Field(gt=0)]
+Days = Annotated[float, Field(gt=0)]
+
+
+class Webhooks(Section):
+    """How events reach other systems."""
+
+    networks: tuple[IPvAnyNetwork, ...] = ()  # addresses beside public ones that may be called; loopback without TLS
+    max_subscriptions: Positive = 20  # of one tenant
+    concurrency: Positive = 8  # deliveries at once
+    timeout: Seconds = 10.0
+    tries: Positive = 8
+    backoff: Seconds = 5.0  # before the second try; doubled, with jitter, before each later one
+    keep: Days = 7.0  # how long what was delivered, or given up, is listed
+
+
+class Batch(Section):
+    """Files of requests that are answered in the background."""
+
+    max_file: Positive = 20_000_000
+    max_line: Positive = 1_000_000
+    max_lines: Positive = 10_000
+    max_active: Positive = 10  # unfinished batches of one tenant
+    concurrency: Positive = 4  # lines of all batches at once
+    lease: Seconds = 15.0  # after which another gateway goes on with the batches of one that died
+    keep: Days = 30.0  # how long files are kept
 
 
 class People(Section):
     """What people may say of replies, which replies must wait for one, and who is told."""
+
+    webhooks: Webhooks = Webhooks()
+    batch: Batch = Batch()
