@@ -73,6 +73,7 @@ class Store:
             StoreFailed: if as many writes wait as may.
         """
         done: Future[Any] = Future()
+        done.set_running_or_notify_cancel()  # whoever waits may give up; what is queued is written
         try:
             self._pending.put_nowait((work, done))
         except queue.Full:
