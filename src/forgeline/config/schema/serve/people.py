@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork
 
-from forgeline.config.schema.section import Section, Share
+from forgeline.config.schema.section import Positive, Section, Share
+
+Seconds = Annotated[float, Field(gt=0)]
+Days = Annotated[float, Field(gt=0)]
 
 
 class Review(Section):
@@ -17,8 +20,33 @@ class Review(Section):
     wait: bool = False  # the caller gets a ticket, and the reply once it is approved
     claim: Annotated[float, Field(gt=0)] = 900.0  # seconds that a reviewer has for what they claimed
 
+class Webhooks(Section):
+    """How events reach other systems."""
+
+    networks: tuple[IPvAnyNetwork, ...] = ()  # addresses beside public ones that may be called; loopback without TLS
+    max_subscriptions: Positive = 20  # of one tenant
+    concurrency: Positive = 8  # deliveries at once
+    timeout: Seconds = 10.0
+    tries: Positive = 8
+    backoff: Seconds = 5.0  # before the second try; doubled, with jitter, before each later one
+    keep: Days = 7.0  # how long what was delivered, or given up, is listed
+
+
+class Batch(Section):
+    """Files of requests that are answered in the background."""
+
+    max_file: Positive = 20_000_000
+    max_line: Positive = 1_000_000
+    max_lines: Positive = 10_000
+    max_active: Positive = 10  # unfinished batches of one tenant
+    concurrency: Positive = 4  # lines of all batches at once
+    lease: Seconds = 15.0  # after which another gateway goes on with the batches of one that died
+    keep: Days = 30.0  # how long files are kept
+
 
 class People(Section):
     """What people may say of replies, which replies must wait for one, and who is told."""
 
     review: Review = Review()
+    webhooks: Webhooks = Webhooks()
+    batch: Batch = Batch()
