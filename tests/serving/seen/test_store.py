@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from scene import wait_for
 from sqlalchemy import Column, Float, String, Table, Text, insert, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
-from forgeline.serving.gateway.store import METADATA, Store, StoreFailed
+from forgeline.serving.gateway.store import METADATA, Store, StoreFailed, Written
 
 NOTES = Table("notes", METADATA, Column("key", String(64), primary_key=True), Column("at", Float), Column("text", Text))
 CHILD = f"""
@@ -91,7 +90,7 @@ def test_a_poisoned_write_does_not_lose_its_neighbours(store: Store) -> None:
         raise ValueError("broken")
 
     good = [store.post(insert(NOTES), row(f"before-{n}")) for n in range(3)]
-    bad: list[Future[object]] = [store.do(broken), store.post(insert(NOTES), row("before-0"))]
+    bad: list[Written] = [store.do(broken), store.post(insert(NOTES), row("before-0"))]
     bad.append(store.do(lambda connection: connection.exec_driver_sql("INSERT INTO nowhere VALUES (1)")))
     good += [store.post(insert(NOTES), row(f"after-{n}")) for n in range(3)]
     assert [done.result(10) for done in good] == [1] * 6
@@ -137,6 +136,22 @@ def test_the_event_loop_goes_on_while_the_database_is_locked(store: Store, tmp_p
     assert asyncio.run(longest_pause()) < 0.3
     other.close()
     wait_for(lambda: len(keys(store)) == 20, 5)
+
+
+def test_who_gives_up_waiting_loses_no_write(store: Store, tmp_path: Path) -> None:
+    async def give_up() -> None:
+        waits = [asyncio.ensure_future(each) for each in (store.keep(NOTES, row("kept")), store.written(posted))]
+        await asyncio.sleep(0.05)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    other = lock(tmp_path)
+    posted = store.post(insert(NOTES), row("posted"))
+    asyncio.run(give_up())
+    other.close()
+    assert posted.result(5) == 1
+    wait_for(lambda: keys(store) == {"posted", "kept"}, 5)
 
 
 def test_as_many_wait_as_may(tmp_path: Path) -> None:

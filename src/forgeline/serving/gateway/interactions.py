@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from sqlalchemy import Boolean, Column, Float, Integer, RowMapping, String, Table, Text, select
+from sqlalchemy import Boolean, Column, Float, Integer, RowMapping, Select, String, Table, Text, select
 
 from forgeline.config.schema.serve.seen import Seen
 from forgeline.serving.bundle import Manifest
@@ -46,7 +46,7 @@ INTERACTIONS = Table(
     Column("messages", Text),
     Column("reply", Text),
 )
-NOT_ENGINES = {"", "cache", "template", "queue"}
+NOT_ENGINES = {"", "cache", "semantic", "stale", "template", "queue"}
 JSON_COLUMNS = ("verdicts", "facts", "messages")
 
 
@@ -157,13 +157,23 @@ def router(store: Store) -> APIRouter:
 
 async def found(store: Store, id_: str, tenant: str | None = None) -> RowMapping:
     """Return the row of a request id, of one tenant if it is given; raise ApiError 404 if there is none."""
-    query = select(INTERACTIONS).where(INTERACTIONS.c.id == id_)
-    if tenant is not None:
-        query = query.where(INTERACTIONS.c.tenant == tenant)
-    rows = await store.read(query.order_by(INTERACTIONS.c.at.desc()).limit(1))
+    query = _of(id_)
+    rows = await store.read(query if tenant is None else query.where(INTERACTIONS.c.tenant == tenant))
     if not rows:
         raise ApiError(404, f"There is no interaction {id_!r} here.", "interaction_not_found", "interaction_id")
     return rows[0]
+
+
+def latest(address: str, id_: str) -> RowMapping:
+    """Return the row of a request id from the database at an address; raise StoreFailed if it is not there."""
+    rows = Store(address).read_now(_of(id_))
+    if not rows:
+        raise StoreFailed(f"The gateway's database (serve.store) does not know request {id_}: is it the x-request-id?")
+    return rows[0]
+
+
+def _of(id_: str) -> Select[Any]:
+    return select(INTERACTIONS).where(INTERACTIONS.c.id == id_).order_by(INTERACTIONS.c.at.desc()).limit(1)
 
 
 def shown(row: RowMapping) -> dict[str, Any]:

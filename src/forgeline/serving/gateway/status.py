@@ -86,7 +86,7 @@ class LastHour:
             "errors": _sum(m.errors for m in hour),
             "verdicts": _sum(m.verdicts for m in hour),
             "rungs": rungs,
-            "cache": {"hits": rungs["cache"], "requests": sum(per_minute)},
+            "cache": {"hits": rungs["cache"] + rungs["semantic"], "requests": sum(per_minute)},
             "tokens": {"prompt": 0, "completion": 0} | _sum(m.tokens for m in hour),
             "spend": {"by_key": sorted(spend, key=lambda each: -float(str(each["cost"])))},
         }

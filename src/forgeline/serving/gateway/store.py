@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +29,19 @@ READERS = 4
 __all__ = ["METADATA", "Store", "StoreFailed"]
 
 
+class Written(Future[Any]):
+    """What will become of a write. Whoever waits may give up: the write is done all the same, unless withdrawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.withdrawn = False
+        self.set_running_or_notify_cancel()
+
+
 @dataclass(frozen=True)
 class _Write:
     work: Work
-    done: Future[Any]
+    done: Written
     row: tuple[Table, Mapping[str, Any]] | None = None  # what goes into the spool rather than be lost
 
 
@@ -92,17 +101,15 @@ class Store:
         began = self._began
         return began if began and (self._failing or time.monotonic() - began > SLOW_SECONDS) else None
 
-    def do(self, work: Work) -> Future[Any]:
+    def do(self, work: Work) -> Written:
         """Queue work that gets the connection; the future has what it returned once that is committed.
-
-        A future that is cancelled in time withdraws its work.
 
         Raises:
             StoreFailed: if as many writes wait as may.
         """
-        return self._queue(_Write(work, Future()))
+        return self._queue(_Write(work, Written()))
 
-    def post(self, statement: Executable, rows: Rows = ()) -> Future[Any]:
+    def post(self, statement: Executable, rows: Rows = ()) -> Written:
         """Queue a statement, once for each row."""
         counted = {"preserve_rowcount": True}
         return self.do(
@@ -117,12 +124,13 @@ class Store:
         """
         return int(await self.written(self.post(statement, rows)))
 
-    async def written(self, done: Future[Any]) -> Any:
+    async def written(self, done: Written) -> Any:
         """Return what queued work returned; raise StoreFailed, and withdraw it, after the store's `write_timeout`."""
         try:
             async with asyncio.timeout(self._write_timeout):
                 return await asyncio.wrap_future(done)
         except TimeoutError:
+            done.withdrawn = True
             raise StoreFailed(f"The gateway's database took no write for {self._write_timeout:g} s.") from None
 
     async def keep(self, table: Table, row: Mapping[str, Any]) -> None:
@@ -133,19 +141,22 @@ class Store:
         Raises:
             StoreFailed: if as many writes wait in memory as may.
         """
-        item = _Write(lambda connection: connection.execute(insert_new(connection, table), row), Future(), (table, row))
+        item = _Write(
+            lambda connection: connection.execute(insert_new(connection, table), row), Written(), (table, row)
+        )
         if self.behind_since is None:
             with suppress(StoreFailed):
                 wrapped = asyncio.wrap_future(self._queue(item))
-                await asyncio.wait((wrapped,), timeout=SLOW_SECONDS)  # who hangs up meanwhile withdraws nothing
+                await asyncio.wait((wrapped,), timeout=SLOW_SECONDS)
                 if wrapped.done() and wrapped.exception() is None:
                     return
+                item.done.withdrawn = True
                 wrapped.cancel()
         try:
             await asyncio.to_thread(self._spool.append, table.name, row)
         except OSError as fault:
             logger.error("neither the gateway's database nor the file beside it takes a row (%s)", fault)
-            self._queue(_Write(item.work, Future(), item.row))
+            self._queue(_Write(item.work, Written(), item.row))
 
     async def read(self, statement: Executable) -> list[RowMapping]:
         """Return what a query finds; raise StoreFailed if the database cannot be asked."""
@@ -159,7 +170,7 @@ class Store:
         except DBAPIError as fault:
             raise StoreFailed(f"The gateway's database does not answer ({fault.orig}).") from fault
 
-    def _queue(self, item: _Write) -> Future[Any]:
+    def _queue(self, item: _Write) -> Written:
         try:
             self._pending.put_nowait(item)
         except queue.Full:
@@ -173,7 +184,7 @@ class Store:
                 self._read_back()
             group: list[_Write | None] = []
             if self._failing:  # find out whether it takes writes again, even if nobody writes
-                group.append(_Write(lambda _: None, Future()))
+                group.append(_Write(lambda _: None, Written()))
             with suppress(queue.Empty):
                 group.append(self._pending.get(timeout=RETRY_SECONDS if self._spool.rows or self._failing else None))
                 while len(group) < GROUP:
@@ -184,7 +195,7 @@ class Store:
             self._read_back()
 
     def _write(self, group: list[_Write]) -> None:
-        while group := [item for item in group if not item.done.cancelled()]:
+        while group := [item for item in group if not item.done.withdrawn]:
             if self._failing and time.monotonic() > self._give_up:
                 self._abandon(group)
                 return
@@ -199,7 +210,7 @@ class Store:
                     time.sleep(RETRY_SECONDS)
                 elif len(group) == 1:  # this one is wrong in itself
                     self._began, self._failing = None, False
-                    _settle(group[0].done, fault=fault)
+                    group[0].done.set_exception(fault)
                     return
                 else:  # find out which one
                     for item in group:
@@ -208,7 +219,7 @@ class Store:
             else:
                 self._began, self._failing = None, False
                 for item, result in zip(group, results, strict=True):
-                    _settle(item.done, result)
+                    item.done.set_result(result)
                 return
 
     def _read_back(self) -> None:
@@ -247,19 +258,11 @@ class Store:
             try:
                 if item.row is not None:
                     self._spool.append(item.row[0].name, item.row[1])
-                    _settle(item.done, None)
+                    item.done.set_result(None)
                     continue
             except OSError as fault:
                 logger.error("a row could not be kept: %s", fault)
             lost += 1
-            _settle(item.done, fault=StoreFailed("The gateway closed before its database took this write."))
+            item.done.set_exception(StoreFailed("The gateway closed before its database took this write."))
         if lost:
             logger.error("%d writes are lost: the gateway's database took none until it closed", lost)
-
-
-def _settle(done: Future[Any], result: Any = None, fault: Exception | None = None) -> None:
-    with suppress(InvalidStateError):  # withdrawn while it was written
-        if fault is not None:
-            done.set_exception(fault)
-        else:
-            done.set_result(result)
