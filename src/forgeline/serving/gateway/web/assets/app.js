@@ -33,6 +33,7 @@ function show() {
   const view = named in VIEWS ? named : (Object.keys(VIEWS).find(may) ?? "chat");
   if (shown) VIEWS[shown].close?.();
   const open = session.settings && may(view);
+  at("loading").hidden = true;
   for (const name of Object.keys(VIEWS)) at(name).hidden = !(open && name === view);
   at("refused").hidden = Boolean(open);
   if (!open) refuse(view);

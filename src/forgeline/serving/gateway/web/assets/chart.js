@@ -34,7 +34,7 @@ export function chart({ title, unit, axis, labels, series }, width) {
   grid, ticks, series.flatMap(({ tone, values }) => lines(tone, values, x, y)));
   const key = series.length > 1 &&
     make("p", { class: "keys" }, series.map(({ name, tone }) => make("span", { class: `key ${tone}` }, name)));
-  return make("figure", {}, make("h3", {}, title, make("span", { class: "soft" }, ` ${unit}`)), key, svg,
+  return make("figure", {}, make("h2", {}, title, make("span", { class: "soft" }, ` ${unit}`)), key, svg,
     make("p", { class: "soft small" }, axis), table(title, axis, labels, series));
 }
 

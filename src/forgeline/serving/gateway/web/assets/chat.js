@@ -8,7 +8,7 @@ import { drawn } from "./turn.js";
 
 const KEPT = "forgeline.chat";
 const ANOTHER = { temperature: 0.7 }; // the reply to the same question would be the same
-const TICKET_MS = 5000;
+const TICKET_MS = 5000; // between looks at a ticket, at most
 const SENTENCE = /[\s\S]*[.!?…。！？؟]["'”’)]*(?=\s)/u;
 
 let turns = [];
@@ -60,7 +60,13 @@ function refresh(turn) {
   keep();
 }
 
-const keep = () => sessionStorage.setItem(KEPT, JSON.stringify(turns));
+function keep() {
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(turns));
+  } catch { // a few megabytes are all that a tab keeps
+    notice("This tab keeps no more: what is asked from now on is gone when the page is loaded again.");
+  }
+}
 
 function buttons() {
   const focused = document.activeElement;
@@ -68,6 +74,7 @@ function buttons() {
   at("stop").hidden = !writing;
   if (writing && focused === at("send")) at("stop").focus();
   if (!writing && focused === at("stop")) at("send").focus();
+  at("edit-cancel").hidden = !editing || Boolean(writing);
   at("send").textContent = editing ? "Ask again" : "Write the reply";
   at("clear").hidden = !turns.length;
   at("welcome").hidden = turns.length > 0;
@@ -184,8 +191,8 @@ function speak(reply, ended = false) {
 /** Ask for what a person decides, until it is decided. */
 async function follow(turn) {
   for (const reply of turn.replies.filter(({ state }) => state === "waiting")) {
-    while (reply.state === "waiting" && turns.includes(turn)) {
-      await new Promise((resolve) => setTimeout(resolve, TICKET_MS));
+    for (let tries = 1; reply.state === "waiting" && turns.includes(turn); tries++) {
+      await new Promise((resolve) => setTimeout(resolve, Math.min(tries * 500, TICKET_MS)));
       await look(reply);
       refresh(turn);
     }
@@ -206,10 +213,10 @@ async function look(reply) {
   }
 }
 
+/** Keep the end of the conversation in sight, unless somebody reads further up. */
 function toEnd(always = false) {
-  const view = document.scrollingElement;
-  const near = view.scrollHeight - view.scrollTop - view.clientHeight < 160;
-  if ((always || near) && !at("chat").hidden) view.scrollTop = view.scrollHeight;
+  const last = at("turns").lastElementChild;
+  if (last && (always || last.getBoundingClientRect().bottom < innerHeight + 160)) last.scrollIntoView({ block: "nearest" });
 }
 
 /** Count down what is left until a request may be tried again. */
@@ -226,6 +233,13 @@ setInterval(() => {
 
 at("composer").addEventListener("submit", send);
 at("stop").addEventListener("click", () => writing?.control.abort());
+at("edit-cancel").addEventListener("click", () => {
+  const back = `${editing.id}-edit`;
+  editing = null;
+  at("question").value = "";
+  buttons();
+  at("turns").querySelector(`[data-name="${back}"]`).focus();
+});
 at("clear").addEventListener("click", () => {
   writing?.control.abort();
   [turns, editing] = [[], null];

@@ -71,7 +71,8 @@ function row(name, value = "", alone = false, example = "") {
   const named = make("input", { name: "name", value: name, list: "slot-names", dir: "auto", "aria-label": "Name",
     autocomplete: "off", spellcheck: "false" });
   const said = bare
-    ? make("label", { class: "inline" }, make("input", { type: "checkbox", name: "value", checked: alone }), "named, without a value")
+    ? make("label", { class: "inline" }, make("input", { type: "checkbox", name: "value", checked: alone, "aria-label": `${label}, named without a value` }),
+      "named, without a value")
     : make("input", { name: "value", value, placeholder: example && `e.g. ${example}`, dir: "auto",
       "aria-label": `Value of ${label}`, autocomplete: "off" });
   const line = make("div", { class: "slot", role: "group", "aria-label": label }, named, said,
@@ -110,7 +111,7 @@ at("modes").addEventListener("change", () => {
     at("composer").elements.mode.value = "form";
     const kept = prompt();
     at("composer").elements.mode.value = "text";
-    at("question").value = kept;
+    if (kept.includes("\n")) at("question").value = kept; // some fact was written already
   }
   show();
 });

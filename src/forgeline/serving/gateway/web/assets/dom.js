@@ -10,7 +10,7 @@ function dress(element, attributes, children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter((child) => child != null && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
   return element;
 }
 
@@ -29,8 +29,7 @@ export function refill(parent, ...fresh) {
 
 /** Have a screen reader say a sentence when it is free. */
 export function say(text) {
-  const line = make("p", {}, text);
-  at("heard").append(line);
+  at("heard").append(make("p", {}, text));
   if (at("heard").childElementCount > 20) at("heard").firstElementChild.remove();
 }
 
@@ -39,7 +38,7 @@ export function notice(text) {
   at("notice").textContent = text;
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
 const span = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 export const time = (seconds) => clock.format(new Date(seconds * 1000));

@@ -2,7 +2,7 @@
 
 import { ago, at, button, make, notice, refill, say } from "./dom.js";
 import { marked } from "./diff.js";
-import { facts, says } from "./prompt.js";
+import { facts, listed } from "./prompt.js";
 import { json, session } from "./session.js";
 
 const WHY = {
@@ -31,10 +31,10 @@ const current = () => queue.find(({ id }) => id === chosen);
 
 async function load() {
   try {
-    const { data, counts } = await json(`/v1/reviews?limit=50&state=${at("reviews-state").value}`);
+    const { data, counts, next } = await json(`/v1/reviews?limit=50&state=${at("reviews-state").value}`);
     const claimed = at("reviews-state").value === "open" ? (await json("/v1/reviews?limit=50&state=claimed")).data : [];
     queue = [...data, ...claimed];
-    at("reviews-note").textContent = `${counts.open} open, ${counts.claimed} claimed, ${counts.decided} decided`;
+    at("reviews-note").textContent = `${counts.open} open, ${counts.claimed} claimed, ${counts.decided} decided${next ? "; the first 50 are shown" : ""}`;
     notice("");
   } catch (fault) {
     notice(fault.message);
@@ -86,13 +86,9 @@ function detail(review) {
 
 function message(role, content, reply) {
   const found = role === "user" ? facts(content, session.settings.kind) : null;
-  if (!found) {
-    return make("div", { class: "asked" }, make("h3", {}, role === "system" ? "System turn" : "Question"),
-      make("p", { dir: "auto" }, content));
-  }
-  return make("div", { class: "asked" }, make("h3", {}, "Question"), make("dl", {}, found.map(([name, value], place) =>
-    make("div", {}, make("dt", {}, name), make("dd", { dir: "auto" }, value || "—",
-      place > 0 && value ? [" ", make("span", { class: "chip" }, says(reply, value) ? "said" : "not said")] : null)))));
+  const name = { system: "System turn", user: "Question", assistant: "Earlier reply" }[role];
+  return make("div", { class: "asked" }, make("h3", {}, name),
+    found ? listed(found, reply) : make("p", { dir: "auto" }, content));
 }
 
 function decided(review) {
@@ -126,7 +122,9 @@ function writing(review) {
   if (edits) field.addEventListener("input", () => difference.replaceChildren(marked(review.reply, field.value)));
   const send = (event) => {
     event.preventDefault();
-    act(task, edits ? { text: field.value.trim() } : { reason: field.value.trim() });
+    const words = field.value.trim();
+    if (words) act(task, edits ? { text: words } : { reason: words });
+    else field.focus();
   };
   return make("form", { class: "opinion", onsubmit: send },
     make("label", {}, edits ? "What it should say" : "Why it is rejected", field), difference,

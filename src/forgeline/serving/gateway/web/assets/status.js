@@ -33,6 +33,7 @@ async function load() {
 
 const seconds = (value) => {
   if (value == null) return "–";
+  if (value >= 100) return `${Math.round(value / 60)} min`;
   return value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(value < 10 ? 2 : 1)} s`;
 };
 const money = (value, currency) => new Intl.NumberFormat("en", { style: "currency", currency, maximumFractionDigits: 4 }).format(value);
@@ -94,7 +95,7 @@ function tables({ deployment, engines, latency: { last_5, last_60 }, errors, ver
 function table(title, headings, rows) {
   const cell = (value) =>
     make("td", { class: typeof value === "number" ? "number" : null, dir: "auto" }, typeof value === "number" ? value.toLocaleString("en") : (value ?? "–"));
-  return make("section", { "aria-label": title }, make("h3", {}, title),
+  return make("section", { "aria-label": title }, make("h2", {}, title),
     rows.length
       ? make("table", {},
         headings.some(Boolean) && make("thead", {}, make("tr", {}, headings.map((name) => make("th", { scope: "col" }, name || heard("what"))))),

@@ -2,7 +2,7 @@
 
 import { at, button, make, say } from "./dom.js";
 import { more, thumbs } from "./opinion.js";
-import { facts, says } from "./prompt.js";
+import { facts, listed } from "./prompt.js";
 import { session } from "./session.js";
 
 const ENDS = {
@@ -26,23 +26,16 @@ export function drawn(turn, number, does, busy) {
       reply.state !== "streaming" && about(reply),
       reply.state !== "streaming" && lookedUp(reply),
       reply.state !== "streaming" && actions(turn, reply, does, busy, changed),
-      reply.remark && make("p", { class: "soft small" }, reply.remark),
+      reply.remark && make("p", { class: "soft small remark" }, reply.remark),
       reply.id && reply.text && more(reply, changed)));
 }
 
 function asked(turn, reply, does, busy) {
   const found = facts(turn.prompt, session.settings.kind);
-  const done = reply?.text && reply.state !== "streaming";
-  const mark = (value) => {
-    const said = says(reply.text, value);
-    return make("span", { class: said ? "chip said-it" : "chip" }, said ? "said" : "not said");
-  };
-  const lines = found?.map(([name, value], place) =>
-    make("div", {}, make("dt", {}, name),
-      make("dd", { dir: "auto" }, value || "—", place > 0 && value && done ? [" ", mark(value)] : null)));
+  const done = reply?.state === "streaming" ? "" : reply?.text;
   return make("div", { class: "asked" },
     make("h2", { class: "heard" }, "Question"),
-    found ? make("dl", { "aria-label": "Facts of the question" }, lines) : make("p", { dir: "auto" }, turn.prompt),
+    found ? listed(found, done) : make("p", { dir: "auto" }, turn.prompt),
     button("Edit", () => does.edit(turn), { disabled: busy, "data-name": `${turn.id}-edit` }));
 }
 

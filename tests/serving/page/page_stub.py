@@ -84,14 +84,16 @@ def status(calls: int) -> dict[str, Any]:
     """Return the status of a gateway with some traffic."""
     traffic = [int(20 + 14 * ((minute * 7 + calls) % 11) / 10 - minute % 5) for minute in range(60)]
     token = {"p50": 0.05, "p95": 0.11, "p99": 0.2}
-    known = {"model": "reply-writer", "version": "3", "bundle": "9f2c41d07be81a55", "mlflow_run": "4b1e0c", "zenml_run": "run-2",
-             "data_digest": "d1f6a0b3", "git_revision": "d45a379", "config_digest": "c07e"}  # fmt: skip
+    known = {"model": "reply-writer", "version": "3", "bundle": "9f2c41d07be81a55", "mlflow_run": "4b1e0c",
+             "zenml_run": "run-2", "data_digest": "d1f6a0b3", "git_revision": "d45a379"}  # fmt: skip
     return {
-        "at": time.time(), "started_at": time.time() - 90_000, "draining": False, "deployment": known,
+        "at": time.time() + 5 * calls, "started_at": time.time() - 90_000, "draining": False, "deployment": known,
         "engines": [{"name": "transformers", "ready": True, "depth": 2, "failure": None},
                     {"name": "url", "ready": False, "depth": 0, "failure": "The endpoint cannot be reached."}],
-        "traffic": {"in_flight": 3, "queue": 2, "per_minute": traffic, "last_5": sum(traffic[-5:]), "last_60": sum(traffic)},
-        "latency": {"last_5": {"requests": 42, "p50": 0.21 + 0.01 * (calls % 3), "p95": 0.55, "p99": 0.9, "first_token": token},
+        "traffic": {"in_flight": 3, "queue": 2, "per_minute": traffic,
+                    "last_5": sum(traffic[-5:]), "last_60": sum(traffic)},
+        "latency": {"last_5": {"requests": 42, "p50": 0.21 + 0.01 * (calls % 3), "p95": 0.55 + 0.03 * (calls % 5 == 4),
+                               "p99": 0.9, "first_token": token},
                     "last_60": {"requests": 310, "p50": 0.2, "p95": 0.5, "p99": 0.8, "first_token": token}},
         "errors": {"rate_limited": 3, "timeout": 1}, "verdicts": {"toxicity:flag": 2, "pii:mask": 17},
         "rungs": {"transformers": 1300, "cache": 8, "template": 2}, "cache": {"hits": 8, "requests": 1310},
@@ -149,7 +151,8 @@ def _app(stub: Stub) -> FastAPI:
     return app
 
 
-def _refused(error: ApiError) -> JSONResponse:
+def _refused(fault: HTTPException) -> JSONResponse:
+    error = fault if isinstance(fault, ApiError) else ApiError(fault.status_code, fault.detail)
     return JSONResponse(error.body(), error.status_code, error.headers)
 
 
