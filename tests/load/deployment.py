@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import ValidationError
 
 from forgeline.config.schema import Guards, Sampling, Serve
 from forgeline.records import write_json
@@ -97,18 +98,18 @@ class Gateway:
 
 @contextmanager
 def gateway(serve: dict[str, Any], folder: Path) -> Iterator[Gateway]:
-    """Run a gateway in a folder until the block ends."""
+    """Run a gateway in a folder until the block ends.
+
+    Raises:
+        NotHere: if it does not know one of its settings.
+    """
     path = folder / f"serve-{serve['port']}.json"
-    path.write_text(Serve.model_validate(serve).model_dump_json())
-    command = [
-        sys.executable,
-        "-m",
-        "forgeline.serving.gateway",
-        "--bundle",
-        str(bundle(folder)),
-        "--settings",
-        str(path),
-    ]
+    try:
+        path.write_text(Serve.model_validate(serve).model_dump_json())
+    except ValidationError as fault:
+        raise NotHere(f"the gateway does not know {', '.join(str(error['loc']) for error in fault.errors())}") from None
+    command = [sys.executable, "-m", "forgeline.serving.gateway"]
+    command += ["--bundle", str(bundle(folder)), "--settings", str(path)]
     with (folder / f"gateway-{serve['port']}.log").open("w") as log:
         process = psutil.Popen(command, cwd=folder, stdout=log, stderr=log)
     running = Gateway(f"http://127.0.0.1:{serve['port']}", process, folder / "gateway.db")

@@ -21,7 +21,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from tests.load.deployment import MODEL, Gateway, NotHere, Switch, free_port, gateway, settings
+from tests.load.deployment import LADDER, MODEL, Gateway, NotHere, Switch, free_port, gateway, settings
 from tests.load.traffic import Traffic, ask
 from tests.load.upstream import Mode, Upstream
 
@@ -159,13 +159,11 @@ async def redis_hangs(folder: Path, seconds: float) -> str:
 
 
 async def rude(folder: Path, seconds: float) -> str:
-    """Let clients read nothing, and others hang up half-way, while others behave."""
-    limits = {"request_timeout": 3.0}
-    with Upstream() as engine, gateway(settings(folder, engine, limits=limits), folder) as served:
+    """Let clients hang up half-way, and others read nothing, while others behave."""
+    calm = {"limits": {"request_timeout": 6.0}, "ladder": LADDER | {"patience": 5.0}}
+    with Upstream() as engine, gateway(settings(folder, engine, **calm), folder) as served:
         traffic = Traffic(served.url, MODEL)
         async with traffic.flowing():
-            traffic.mark("20 read nothing")
-            silent = [_begun(served, f"{number} " + "word " * 150_000, receives=4096) for number in range(20)]
             await asyncio.sleep(seconds)
             traffic.mark("20 hang up")
             await asyncio.to_thread(engine.tell, "well", 0.05)
@@ -174,9 +172,11 @@ async def rude(folder: Path, seconds: float) -> str:
                 leaver.close()
             await _until(lambda: engine.counts()["left"] >= 20, 10, "the engine works on for clients that left")
             await asyncio.to_thread(engine.tell)
-            traffic.mark("they are gone")
+            traffic.mark("three read nothing")
+            long = "Long " * 16_000  # whose answer, 8 MB, is more than the system's buffers take
+            silent = [_begun(served, f"{long}{number}", receives=4096) for number in range(3)]
             await asyncio.sleep(seconds)
-        await _until(lambda: not _connections(served), 15, "clients that never read are held for ever")
+        await _until(lambda: not _connections(served), 45, "clients that never read are held for ever")
         for client in silent:
             client.close()
         _check(traffic, served)

@@ -21,8 +21,8 @@ HALF = 2  # chunks before a reply is cut, or falls silent
 
 
 def answer(question: str) -> str:
-    """Return what the server says."""
-    return f"Answer to: {question}"
+    """Return what the server says; to a question that begins with `Long`, a hundred times."""
+    return " ".join([f"Answer to: {question}"] * (100 if question.startswith("Long") else 1))
 
 
 class Served(asyncio.Protocol):
