@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import time
 from types import FrameType
 
@@ -16,6 +17,7 @@ from forgeline.serving.gateway.access.headers import SecureHeaders
 from forgeline.serving.gateway.access.tls import check_exposure, server_context
 
 logger = logging.getLogger("uvicorn.error")
+UNREAD_MILLISECONDS = 30_000
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -28,6 +30,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":  # a client that takes nothing for so long is cut off; uvicorn would wait for ever
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MILLISECONDS)
         try:
             listener.bind((host, port))
             listener.listen()  # some systems tell only here that the port is taken
