@@ -160,37 +160,33 @@ def test_what_waits_survives_a_restart_and_a_hung_receiver_delays_nobody(tmp_pat
     assert sorted({json.loads(body)["data"]["n"] for _, body in receiver.got}) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("http://example.com/x", "The host example.com is not known|must begin with https"),
-        ("ftp://example.com/x", "must be https"),
-        ("https://user:secret@example.com/", "without a user name"),
-        ("https://10.0.0.1/", "not at a public address"),
-        ("https://169.254.169.254/latest/meta-data", "not at a public address"),
-        ("https://[::1]/", "not at a public address"),
-        ("https://[::ffff:10.0.0.1]/", "not at a public address"),
-        ("https://[64:ff9b::a00:1]/", "not at a public address"),
-        ("https://[2002:a00:1::]/", "not at a public address"),
-        ("https://0.0.0.0/", "not at a public address"),
-        ("https://224.0.0.1/", "not at a public address"),
-        ("https://0x7f.1/", None),  # loopback written another way, which the settings of this test allow
-        ("http://8.8.8.8/", "must begin with https"),
-        ("https://nowhere.invalid/", "is not known"),
-        ("https://", "must be https"),
-        ("not a url", "must be https"),
-    ],
-)
-def test_only_public_addresses_are_called(tmp_path: Path, url: str, message: str | None) -> None:
+NOT_PUBLIC = "not at a public address"
+REFUSED = {
+    "http://example.invalid/x": "is not known",
+    "http://8.8.8.8/": "must begin with https",
+    "ftp://8.8.8.8/x": "must be https",
+    "https://user:hunter2@8.8.8.8/": "without a user name",
+    "https://10.0.0.1/": NOT_PUBLIC,
+    "https://169.254.169.254/latest/meta-data": NOT_PUBLIC,
+    "https://0.0.0.0/": NOT_PUBLIC,
+    "https://224.0.0.1/": NOT_PUBLIC,
+    "https://0xa000001/": NOT_PUBLIC,  # 10.0.0.1 written another way
+    "https://[::1]/": NOT_PUBLIC,
+    "https://[::ffff:10.0.0.1]/": NOT_PUBLIC,
+    "https://[64:ff9b::a00:1]/": NOT_PUBLIC,
+    "https://[2002:a00:1::]/": NOT_PUBLIC,
+    "https://": "must be https",
+    "not a url": "must be https",
+}
+
+
+def test_only_public_addresses_are_called(tmp_path: Path) -> None:
     with gateway(tmp_path) as (client, _):
-        answer = client.post("/v1/webhooks", json={"url": url, "events": ["engine.down"]})
-        if message is None:
-            assert answer.status_code == 201
-            return
-        error = answer.json()["error"]
-        assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_url", "url")
-        assert any(part in error["message"] for part in message.split("|")), error["message"]
-        assert "secret" not in error["message"]
+        for url, message in REFUSED.items():
+            answer = client.post("/v1/webhooks", json={"url": url, "events": ["engine.down"]})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_url", "url")
+            assert message in error["message"] and "hunter2" not in error["message"], (url, error["message"])
 
 
 def test_loopback_is_closed_unless_the_settings_open_it() -> None:

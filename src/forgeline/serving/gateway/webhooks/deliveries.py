@@ -116,17 +116,6 @@ class Webhooks:
 
     def send(self, event: Event, payload: dict[str, Any], tenant: str | None = None) -> None:
         """Queue an event for a tenant's subscriptions, or for everybody's; returns at once, from any thread."""
-        now = time.time()
-        moment = datetime.fromtimestamp(now, UTC).isoformat()
-        body = json.dumps({"type": event, "timestamp": moment, "data": payload}, ensure_ascii=False)
-
-        def work(connection: Connection) -> None:
-            query = select(WEBHOOKS) if tenant is None else select(WEBHOOKS).where(WEBHOOKS.c.tenant == tenant)
-            hooks = [hook["id"] for hook in connection.execute(query).mappings() if event in hook["events"]]
-            what = {"event": event, "body": body, "at": now, "state": "waiting", "tries": 0, "next_at": now}
-            if hooks:
-                rows = [{"id": f"msg_{uuid4().hex}", "webhook": hook, **what} for hook in hooks]
-                connection.execute(insert(DELIVERIES), rows)
 
         def written(done: Future[None]) -> None:
             if fault := done.exception():
@@ -134,9 +123,22 @@ class Webhooks:
             self.wake()
 
         try:
-            self.store.do(work).add_done_callback(written)
+            done = self.store.do(lambda connection: self.queue(connection, event, payload, tenant))
+            done.add_done_callback(written)
         except StoreFailed as fault:
             logger.error("the event %s is lost: %s", event, fault)
+
+    def queue(self, connection: Connection, event: Event, payload: dict[str, Any], tenant: str | None = None) -> None:
+        """Queue an event in a transaction, so that it is told if and only if that is committed; `wake` then."""
+        now = time.time()
+        moment = datetime.fromtimestamp(now, UTC).isoformat()
+        body = json.dumps({"type": event, "timestamp": moment, "data": payload}, ensure_ascii=False)
+        query = select(WEBHOOKS) if tenant is None else select(WEBHOOKS).where(WEBHOOKS.c.tenant == tenant)
+        hooks = [hook["id"] for hook in connection.execute(query).mappings() if event in hook["events"]]
+        what = {"event": event, "body": body, "at": now, "state": "waiting", "tries": 0, "next_at": now}
+        if hooks:
+            rows = [{"id": f"msg_{uuid4().hex}", "webhook": hook, **what} for hook in hooks]
+            connection.execute(insert(DELIVERIES), rows)
 
     def wake(self) -> None:
         """Look for deliveries that are due, now."""
