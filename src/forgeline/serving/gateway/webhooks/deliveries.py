@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import random
+import ssl
 import time
 from concurrent.futures import Future
 from contextlib import suppress
@@ -40,7 +41,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from forgeline.config.schema.serve.people import Webhooks as Settings
 from forgeline.serving.gateway.store import METADATA, Store, StoreFailed
-from forgeline.serving.gateway.webhooks.reach import Unreachable, address_of
+from forgeline.serving.gateway.webhooks.reach import Unreachable, addresses_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -148,9 +149,10 @@ class Webhooks:
     async def _work(self) -> None:
         import httpx2
 
+        tls = ssl.create_default_context()  # trusts what the system trusts, an operator's own authority too
         limits = httpx2.Limits(max_keepalive_connections=0)
         async with (
-            httpx2.AsyncClient(timeout=self.settings.timeout, trust_env=False, limits=limits) as client,
+            httpx2.AsyncClient(verify=tls, trust_env=False, timeout=None, limits=limits) as client,
             asyncio.TaskGroup() as calls,
         ):
             while True:
@@ -205,8 +207,8 @@ class Webhooks:
                 values["next_at"] = time.time() + pause
             await self.store.write(update(DELIVERIES).where(ROW.id == row["id"]).values(values))
             self._deliveries.labels("failed" if values["state"] == "waiting" else values["state"]).inc()
-        except (SQLAlchemyError, StoreFailed) as fault_:  # it will be delivered again
-            logger.warning("what became of %s could not be kept: %s", row["id"], fault_)
+        except Exception:  # it will be delivered again
+            logger.exception("what became of the delivery %s is not known", row["id"])
         finally:
             del self._calls[row["webhook"]]
             self._due.set()
@@ -228,13 +230,24 @@ class Webhooks:
         }
         try:
             async with asyncio.timeout(self.settings.timeout):
-                address = await address_of(url, self.settings.networks)
-                there = url.copy_with(host=str(address))
-                sni = {"sni_hostname": url.host}
-                content = row["body"].encode()
-                async with client.stream("POST", there, content=content, headers=headers, extensions=sni) as answer:
-                    return None if answer.is_success else f"It answered {answer.status_code}."
+                status = await self._post(client, url, row["body"].encode(), headers)
         except TimeoutError:
             return f"It did not answer in {self.settings.timeout:g} s."
-        except (Unreachable, httpx2.HTTPError) as fault:
+        except (Unreachable, httpx2.HTTPError, httpx2.InvalidURL) as fault:
             return str(fault) or repr(fault)
+        return None if 200 <= status < 300 else f"It answered {status}."
+
+    async def _post(self, client: httpx2.AsyncClient, url: httpx2.URL, body: bytes, headers: dict[str, str]) -> int:
+        """Return the status that the first of the host's addresses to be reached answers."""
+        import httpx2
+
+        addresses = await addresses_of(url, self.settings.networks)
+        while True:
+            there = url.copy_with(host=str(addresses.pop(0)))
+            named = {"sni_hostname": url.host}
+            try:
+                async with client.stream("POST", there, content=body, headers=headers, extensions=named) as answer:
+                    return answer.status_code
+            except httpx2.ConnectError:
+                if not addresses:
+                    raise
