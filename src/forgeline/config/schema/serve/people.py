@@ -36,12 +36,13 @@ class Batch(Section):
     """Files of requests that are answered in the background."""
 
     max_file: Positive = 20_000_000
+    max_stored: Positive = 200_000_000  # all files of one tenant
     max_line: Positive = 1_000_000
     max_lines: Positive = 10_000
     max_active: Positive = 10  # unfinished batches of one tenant
     concurrency: Positive = 4  # lines of all batches at once
     lease: Seconds = 15.0  # after which another gateway goes on with the batches of one that died
-    keep: Days = 30.0  # how long files are kept
+    keep: Annotated[float, Field(ge=2)] = 30.0  # days that files are kept; a batch may take one
 
 
 class People(Section):

@@ -87,7 +87,7 @@ class Limits:
         self._settings = settings
         self._store = store
         self._exhausted = exhausted
-        self._told: set[tuple[str, float]] = set()
+        self._told: dict[str, tuple[float, int | None]] = {}
         self._known: OrderedDict[str, tuple[float, _Allowance]] = OrderedDict()
         self._purse = Purse(store)
         self._turns = Turns(settings.concurrency, settings.max_queue, settings.max_wait)
@@ -150,12 +150,14 @@ class Limits:
 
         admission = Admission(settle)
         admission.headers = _headers(await self._drawn(caller, allowance, _total(asked)))
-        if budgeted and not await self._paid(caller, start, most):
-            await self._draw_less(caller, allowance, _total(asked))
-            if (caller.id, start) not in self._told:
-                self._told.add((caller.id, start))
-                self._exhausted(caller)
-            self._refuse_spent(allowance)
+        paid = False
+        try:
+            paid = not budgeted or await self._paid(caller, start, most)
+        finally:
+            if not paid:
+                await self._draw_less(caller, allowance, _total(asked))
+        if not paid:
+            self._refuse_spent(caller, allowance, start)
         return admission
 
     async def _drawn(self, caller: Caller, allowance: _Allowance, tokens: int) -> list[Level]:
@@ -191,7 +193,10 @@ class Limits:
             message = "This key's budget cannot be read now."
             raise ApiError(503, message, "budget_unavailable", retry_after=5) from None
 
-    def _refuse_spent(self, allowance: _Allowance) -> NoReturn:
+    def _refuse_spent(self, caller: Caller, allowance: _Allowance, start: float) -> NoReturn:
+        if self._told.get(caller.id) != (start, allowance.budget):
+            self._told[caller.id] = start, allowance.budget
+            self._exhausted(caller)
         left = period_end(allowance.period, time.time()) - time.time()
         message = f"What is left of this key's budget ({_PER[allowance.period]}) does not cover this request."
         raise ApiError(429, message, "insufficient_quota", retry_after=math.ceil(left) if left < math.inf else 0)

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import random
+import ssl
 import time
 from concurrent.futures import Future
 from contextlib import suppress
@@ -40,7 +41,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from forgeline.config.schema.serve.people import Webhooks as Settings
 from forgeline.serving.gateway.store import METADATA, Store, StoreFailed
-from forgeline.serving.gateway.webhooks.reach import Unreachable, address_of
+from forgeline.serving.gateway.webhooks.reach import Unreachable, addresses_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -116,17 +117,6 @@ class Webhooks:
 
     def send(self, event: Event, payload: dict[str, Any], tenant: str | None = None) -> None:
         """Queue an event for a tenant's subscriptions, or for everybody's; returns at once, from any thread."""
-        now = time.time()
-        moment = datetime.fromtimestamp(now, UTC).isoformat()
-        body = json.dumps({"type": event, "timestamp": moment, "data": payload}, ensure_ascii=False)
-
-        def work(connection: Connection) -> None:
-            query = select(WEBHOOKS) if tenant is None else select(WEBHOOKS).where(WEBHOOKS.c.tenant == tenant)
-            hooks = [hook["id"] for hook in connection.execute(query).mappings() if event in hook["events"]]
-            what = {"event": event, "body": body, "at": now, "state": "waiting", "tries": 0, "next_at": now}
-            if hooks:
-                rows = [{"id": f"msg_{uuid4().hex}", "webhook": hook, **what} for hook in hooks]
-                connection.execute(insert(DELIVERIES), rows)
 
         def written(done: Future[None]) -> None:
             if fault := done.exception():
@@ -134,9 +124,22 @@ class Webhooks:
             self.wake()
 
         try:
-            self.store.do(work).add_done_callback(written)
+            done = self.store.do(lambda connection: self.queue(connection, event, payload, tenant))
+            done.add_done_callback(written)
         except StoreFailed as fault:
             logger.error("the event %s is lost: %s", event, fault)
+
+    def queue(self, connection: Connection, event: Event, payload: dict[str, Any], tenant: str | None = None) -> None:
+        """Queue an event in a transaction, so that it is told if and only if that is committed; `wake` then."""
+        now = time.time()
+        moment = datetime.fromtimestamp(now, UTC).isoformat()
+        body = json.dumps({"type": event, "timestamp": moment, "data": payload}, ensure_ascii=False)
+        query = select(WEBHOOKS) if tenant is None else select(WEBHOOKS).where(WEBHOOKS.c.tenant == tenant)
+        hooks = [hook["id"] for hook in connection.execute(query).mappings() if event in hook["events"]]
+        what = {"event": event, "body": body, "at": now, "state": "waiting", "tries": 0, "next_at": now}
+        if hooks:
+            rows = [{"id": f"msg_{uuid4().hex}", "webhook": hook, **what} for hook in hooks]
+            connection.execute(insert(DELIVERIES), rows)
 
     def wake(self) -> None:
         """Look for deliveries that are due, now."""
@@ -146,9 +149,10 @@ class Webhooks:
     async def _work(self) -> None:
         import httpx2
 
+        tls = ssl.create_default_context()  # trusts what the system trusts, an operator's own authority too
         limits = httpx2.Limits(max_keepalive_connections=0)
         async with (
-            httpx2.AsyncClient(timeout=self.settings.timeout, trust_env=False, limits=limits) as client,
+            httpx2.AsyncClient(verify=tls, trust_env=False, timeout=None, limits=limits) as client,
             asyncio.TaskGroup() as calls,
         ):
             while True:
@@ -203,8 +207,8 @@ class Webhooks:
                 values["next_at"] = time.time() + pause
             await self.store.write(update(DELIVERIES).where(ROW.id == row["id"]).values(values))
             self._deliveries.labels("failed" if values["state"] == "waiting" else values["state"]).inc()
-        except (SQLAlchemyError, StoreFailed) as fault_:  # it will be delivered again
-            logger.warning("what became of %s could not be kept: %s", row["id"], fault_)
+        except Exception:  # it will be delivered again
+            logger.exception("what became of the delivery %s is not known", row["id"])
         finally:
             del self._calls[row["webhook"]]
             self._due.set()
@@ -226,13 +230,24 @@ class Webhooks:
         }
         try:
             async with asyncio.timeout(self.settings.timeout):
-                address = await address_of(url, self.settings.networks)
-                there = url.copy_with(host=str(address))
-                sni = {"sni_hostname": url.host}
-                content = row["body"].encode()
-                async with client.stream("POST", there, content=content, headers=headers, extensions=sni) as answer:
-                    return None if answer.is_success else f"It answered {answer.status_code}."
+                status = await self._post(client, url, row["body"].encode(), headers)
         except TimeoutError:
             return f"It did not answer in {self.settings.timeout:g} s."
-        except (Unreachable, httpx2.HTTPError) as fault:
+        except (Unreachable, httpx2.HTTPError, httpx2.InvalidURL) as fault:
             return str(fault) or repr(fault)
+        return None if 200 <= status < 300 else f"It answered {status}."
+
+    async def _post(self, client: httpx2.AsyncClient, url: httpx2.URL, body: bytes, headers: dict[str, str]) -> int:
+        """Return the status that the first of the host's addresses to be reached answers."""
+        import httpx2
+
+        addresses = await addresses_of(url, self.settings.networks)
+        while True:
+            there = url.copy_with(host=str(addresses.pop(0)))
+            named = {"sni_hostname": url.host}
+            try:
+                async with client.stream("POST", there, content=body, headers=headers, extensions=named) as answer:
+                    return answer.status_code
+            except httpx2.ConnectError:
+                if not addresses:
+                    raise

@@ -25,8 +25,8 @@ class Unreachable(ServingError):
     """An address that the gateway does not call."""
 
 
-async def address_of(url: URL, networks: Networks) -> Address:
-    """Return the address of a URL's host, if all that its name stands for may be called.
+async def addresses_of(url: URL, networks: Networks) -> list[Address]:
+    """Return the addresses of a URL's host, if all of them may be called.
 
     Raises:
         Unreachable: saying why not.
@@ -44,7 +44,7 @@ async def address_of(url: URL, networks: Networks) -> Address:
             raise Unreachable(f"{url.host} is not at a public address; people.webhooks.networks may name others.")
         if url.scheme == "http" and not (named and address.is_loopback):
             raise Unreachable("The URL must begin with https://.")
-    return addresses[0]
+    return addresses
 
 
 def _true(address: Address) -> Address:

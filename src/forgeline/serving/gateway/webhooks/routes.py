@@ -17,7 +17,7 @@ from sqlalchemy import RowMapping, delete, insert, select, update
 from forgeline.serving.gateway.exchange import Caller
 from forgeline.serving.gateway.protocol import ApiError
 from forgeline.serving.gateway.webhooks.deliveries import DELIVERIES, ROW, WEBHOOKS, Event, State, Webhooks
-from forgeline.serving.gateway.webhooks.reach import Unreachable, address_of
+from forgeline.serving.gateway.webhooks.reach import Unreachable, addresses_of
 
 
 class Subscription(BaseModel):
@@ -38,7 +38,7 @@ def router(webhooks: Webhooks, who: Callable[[Request], Caller]) -> APIRouter:
     async def check(subscription: Subscription) -> None:
         try:
             async with asyncio.timeout(settings.timeout):
-                await address_of(httpx2.URL(subscription.url), settings.networks)
+                await addresses_of(httpx2.URL(subscription.url), settings.networks)
         except (Unreachable, httpx2.InvalidURL, TimeoutError) as fault:
             raise ApiError(400, str(fault) or "The host's name is not known.", "invalid_url", "url") from None
 
