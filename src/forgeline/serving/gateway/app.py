@@ -21,8 +21,8 @@ from forgeline.serving.bundle import Manifest
 from forgeline.serving.engines import Engine, GenerationRequest, Piece
 from forgeline.serving.gateway.chat import pieces, whole
 from forgeline.serving.gateway.door import Door, Traffic
-from forgeline.serving.gateway.metrics import Metrics
 from forgeline.serving.gateway.protocol import ApiError, ChatRequest, Completion, from_validation
+from forgeline.serving.gateway.telemetry.metrics import Metrics
 
 PROBE = GenerationRequest(messages=[{"role": "user", "content": "Hello"}], max_tokens=1, temperature=0)
 PROBE_SECONDS = 10.0

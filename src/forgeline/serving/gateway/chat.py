@@ -18,8 +18,8 @@ from forgeline.serving.engines import (
     RequestRefused,
 )
 from forgeline.serving.gateway.door import Traffic
-from forgeline.serving.gateway.metrics import Metrics
 from forgeline.serving.gateway.protocol import ApiError
+from forgeline.serving.gateway.telemetry.metrics import Metrics
 
 
 async def pieces(
@@ -37,9 +37,9 @@ async def pieces(
                     return
                 if first:
                     metrics.first_token_seconds.observe(time.perf_counter() - started)
-                    metrics.tokens.labels("prompt").inc(piece.usage.prompt_tokens)
+                    metrics.count_tokens("prompt", piece.usage.prompt_tokens, request.model)
                     first = False
-                metrics.tokens.labels("completion").inc()
+                metrics.count_tokens("completion", 1, request.model)
                 yield piece
     except TimeoutError:
         if traffic.over:
