@@ -14,8 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from forgeline.serving.gateway.metrics import Metrics
 from forgeline.serving.gateway.protocol import ApiError
+from forgeline.serving.gateway.telemetry.metrics import Metrics
 
 ROUTES = {"/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics"}
 

@@ -18,5 +18,5 @@ class Seen(Section):
     write_timeout: Annotated[float, Field(gt=0)] = 5.0
     pending: Positive = 10_000  # writes that may wait in memory for the database
     traces: str | None = None  # an OTLP/HTTP endpoint, such as MLflow's http://127.0.0.1:5000/v1/traces
-    trace_experiment: str | None = None  # the id of MLflow's experiment
+    trace_headers: dict[str, str] = {}  # on each export, such as x-mlflow-experiment-id; values may be ${env:NAME}
     trace_texts: bool = False  # whether spans hold prompts and replies, masked
