@@ -76,8 +76,9 @@ class Page(Wire):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # as if its window were in front
 
     def open(self, url: str) -> None:
         """Go to an address."""

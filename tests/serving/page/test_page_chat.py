@@ -139,6 +139,18 @@ def test_a_question_is_edited_and_asked_again(enter: Enter, gateway: Stub) -> No
     assert gateway.asked[1]["messages"][-1]["content"] == PROMPT.replace("the gonville hotel", "alpha")
 
 
+def test_a_reply_can_be_copied(enter: Enter) -> None:
+    page = enter("chat", "caller")
+    ask(page)
+    replied(page)
+    button(page, "Copy")
+    page.wait_text("Copied.", "#heard")
+    page.click("input[name=mode][value=text]")
+    page.click("#question")
+    page.call("Input.dispatchKeyEvent", type="keyDown", key="v", commands=["paste"])
+    assert page.see("document.getElementById('question').value") == REPLY
+
+
 def test_an_opinion_is_tied_to_the_reply(enter: Enter, gateway: Stub) -> None:
     page = enter("chat", "caller")
     ask(page)
@@ -251,6 +263,17 @@ def test_two_hundred_messages_are_kept_in_the_tab(enter: Enter, gateway: Stub, b
     assert page.see("JSON.parse(sessionStorage.getItem('forgeline.chat')).length") == 101
     page.click("#clear")
     assert page.see("sessionStorage.getItem('forgeline.chat')") == "[]"
+
+
+def test_a_slow_network_is_told(browser: Browser, gateway: Stub, url: str) -> None:
+    gateway.anonymous = True
+    page = browser.page()
+    page.network(latency=300, rate=50_000)
+    page.open(url)
+    page.wait_text("The page is loading…", "#main")
+    page.wait_text("Nothing is asked yet", "#chat")
+    assert page.text("#loading") == ""
+    page.close()
 
 
 def test_it_can_be_used_by_keyboard_alone(enter: Enter, gateway: Stub) -> None:
