@@ -19,7 +19,7 @@ from forgeline.serving.bundle import Lineage, Manifest
 from forgeline.serving.engines import GenerationRequest, Usage
 from forgeline.serving.gateway import app as gateway
 from forgeline.serving.gateway import feedback, interactions, review_routes, status
-from forgeline.serving.gateway.door import Traffic
+from forgeline.serving.gateway.traffic import Traffic
 from forgeline.serving.gateway.exchange import Caller, Exchange, Verdict
 from forgeline.serving.gateway.interactions import Interactions
 from forgeline.serving.gateway.reviews import Reviews

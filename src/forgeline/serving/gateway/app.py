@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from forgeline.serving.gateway.access.callers import Access
 from forgeline.serving.gateway.access.gate import Gate
 from forgeline.serving.gateway.cache import Cache
 from forgeline.serving.gateway.chat import Chat
-from forgeline.serving.gateway.door import Door, Traffic
+from forgeline.serving.gateway.door import Door
+from forgeline.serving.gateway.exchange import Caller
 from forgeline.serving.gateway.guards import Guards
 from forgeline.serving.gateway.interactions import Interactions
 from forgeline.serving.gateway.ladder import Ladder
@@ -30,7 +32,8 @@ from forgeline.serving.gateway.protocol import ApiError, ChatRequest, answer_err
 from forgeline.serving.gateway.reviews import Reviews
 from forgeline.serving.gateway.sse import EventStream, events, whole
 from forgeline.serving.gateway.store import Store
-from forgeline.serving.gateway.telemetry import Telemetry
+from forgeline.serving.gateway.telemetry.telemetry import Telemetry
+from forgeline.serving.gateway.traffic import Traffic
 
 PROBE = GenerationRequest(messages=[{"role": "user", "content": "Hello"}], max_tokens=1, temperature=0)
 PROBE_SECONDS = 10.0
@@ -43,11 +46,11 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
     """
     own = next(iter(engines))
     traffic = Traffic()
-    telemetry = Telemetry(serve.seen, manifest, engines)
-    registry = telemetry.registry
     store = Store(serve.store, serve.seen.pending, serve.seen.write_timeout)
+    telemetry = Telemetry(serve.seen, manifest, store, lambda: engines[own].depth)
+    registry = telemetry.metrics.registry
     access = Access(serve.access, store, registry)
-    hooks = webhooks.Webhooks(serve.people.webhooks, store)
+    hooks = webhooks.Webhooks(serve.people.webhooks, store, registry)
     reviews = Reviews(store, serve.people.review, manifest, hooks.send)
     cache = Cache(serve.cache, manifest.digest, own, registry)
     chat = Chat(
@@ -55,7 +58,7 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
         sampling=manifest.sampling,
         engines=engines,
         traffic=traffic,
-        limits=Limits(serve.limits, store, registry, lambda caller: hooks.send("budget.exhausted", {"key": caller.id})),
+        limits=Limits(serve.limits, store, registry, partial(_tell_exhausted, hooks)),
         guards=Guards(manifest.guards, root),
         ladder=Ladder(
             engines, serve.ladder, serve.limits.request_timeout, cache, reviews.open_ticket, registry
@@ -65,7 +68,7 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
         reviews=reviews,
         telemetry=telemetry,
     )
-    batches = batch.Batches(serve.people.batch, store, chat.answer, hooks.send)
+    batches = batch.Batches(serve.people.batch, store, chat.answer, hooks, registry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -78,14 +81,12 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
                 await engine.start()
                 opened.push_async_callback(engine.close)
             opened.push_async_callback(chat.limits.close)
-            async with asyncio.TaskGroup() as background:
-                tasks = [
-                    background.create_task(work)
-                    for work in (retention.keep_swept(store, serve.seen.keep_days), hooks.run(), batches.run())
-                ]
-                yield
-                for task in tasks:
-                    task.cancel()
+            for background in (hooks, batches):
+                await background.start()
+                opened.push_async_callback(background.close)
+            sweeping = asyncio.create_task(retention.keep_swept(store, serve.seen.keep_days))
+            opened.callback(sweeping.cancel)
+            yield
 
     app = FastAPI(title=f"Forgeline: {manifest.lineage.model}", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.engine, app.state.traffic = engines[own], traffic
@@ -95,19 +96,19 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
         "x-forgeline-bundle": manifest.digest[:16],
     }
     app.add_middleware(Gate, access=access)
-    app.add_middleware(Door, traffic=traffic, metrics=telemetry, headers=headers, max_body=serve.limits.max_body)
+    app.add_middleware(Door, traffic=traffic, telemetry=telemetry, headers=headers, max_body=serve.limits.max_body)
     answer_errors(app)
     _add_chat(app, chat)
-    _add_probes(app, chat, telemetry.text)
+    _add_probes(app, chat, telemetry.metrics.text)
     hour, depth = telemetry.hour, lambda: chat.limits.depth
     for routes in (
         web.router(page),
         interactions.router(store),
-        feedback.router(store, chat.guards.scrubbed, lambda entry: hooks.send("feedback.received", entry)),
+        feedback.router(store, chat.guards.scrubbed, lambda entry: hooks.send("feedback.received", entry, entry["tenant"])),
         review_routes.router(reviews),
         status.router(hour, manifest, engines, traffic, store, reviews, depth, serve.limits.prices.currency),
-        webhooks.router(hooks),
-        batch.router(batches),
+        webhooks.router(hooks, _caller),
+        batch.router(batches, _caller),
     ):
         app.include_router(routes)
     return app
@@ -117,12 +118,14 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
     started = int(time.time())
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return models_page((chat.manifest.lineage.model, *chat.engine.models), started)
+    async def models(http: Request) -> dict[str, Any]:
+        mine, names = _caller(http).models, (chat.manifest.lineage.model, *chat.engine.models)
+        return models_page([name for name in names if not mine or name in mine], started)
 
     @app.post("/v1/chat/completions")
     async def complete(body: ChatRequest, http: Request) -> Response:
         exchange = chat.exchange(body, http.state.caller, http.state.request_id)
+        exchange.traceparent, http.state.exchange = http.headers.get("traceparent"), exchange
         reply = chat.reply(exchange, fresh="no-store" in http.headers.get("cache-control", ""))
         completion = chat.completion(exchange)
         if body.stream and not chat.reviews.may_hold:
@@ -130,7 +133,7 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
             return EventStream(events(completion, body, first, reply), exchange.headers)
         pieces = await whole(reply, http)
         if exchange.held:
-            return JSONResponse(chat.reviews.receipt(exchange), 202, exchange.headers)
+            return JSONResponse(review_routes.waiting(str(exchange.ticket)), 202, exchange.headers)
         return JSONResponse(completion.whole(pieces), headers=exchange.headers)
 
 
@@ -156,3 +159,12 @@ def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:
     @app.get("/metrics")
     async def exposition() -> Response:
         return PlainTextResponse(metrics(), media_type="text/plain; version=0.0.4")
+
+
+def _caller(http: Request) -> Caller:
+    caller: Caller = http.state.caller
+    return caller
+
+
+def _tell_exhausted(hooks: webhooks.Webhooks, caller: Caller) -> None:
+    hooks.send("budget.exhausted", {"key": caller.id}, caller.tenant)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from forgeline.config.schema import Sampling
 from forgeline.errors import ServingError
 from forgeline.serving.bundle import Manifest
-from forgeline.serving.engines import Engine, Piece
+from forgeline.serving.engines import Engine, Piece, Usage
 from forgeline.serving.gateway.access.routes import admit_model
 from forgeline.serving.gateway.cache import Cache
-from forgeline.serving.gateway.door import Traffic
+from forgeline.serving.gateway.traffic import Traffic
 from forgeline.serving.gateway.exchange import Caller, Exchange
 from forgeline.serving.gateway.guards import Guards
 from forgeline.serving.gateway.interactions import Interactions
@@ -26,7 +26,8 @@ from forgeline.serving.gateway.limits.allowances import UNIT
 from forgeline.serving.gateway.protocol import ApiError, ChatRequest, Completion, from_engine, from_validation
 from forgeline.serving.gateway.reviews import Reviews
 from forgeline.serving.gateway.store import StoreFailed
-from forgeline.serving.gateway.telemetry import Telemetry
+from forgeline.serving.gateway.telemetry.telemetry import Telemetry
+from forgeline.serving.gateway.telemetry.traces import Trace
 
 MESSAGE_TOKENS = 16  # that a chat template may put around a message
 
@@ -74,9 +75,11 @@ class Chat:
             ApiError: at any piece.
         """
         status, error, last = 499, "client_closed", None
+        trace = Trace()
+        trace.join(exchange.traceparent, exchange.caller)
         try:
             self.interactions.check()
-            async with aclosing(self._guarded(exchange, fresh, background)) as pieces:
+            async with aclosing(self._guarded(exchange, trace, fresh, background)) as pieces:
                 while (piece := await self._next(pieces)) is not None:
                     exchange.first_token = exchange.first_token or exchange.age()
                     if piece.finish_reason is None:
@@ -100,7 +103,7 @@ class Chat:
             status, error = 500, "internal"
             raise
         finally:
-            await asyncio.shield(self._over(exchange, status, error))
+            await asyncio.shield(self._over(exchange, trace, status, error))
         yield last
 
     async def answer(self, body: dict[str, Any], caller: Caller, id_: str) -> tuple[int, dict[str, Any]]:
@@ -116,26 +119,46 @@ class Chat:
             return fault.status_code, fault.body()
         return 200, self.completion(exchange).whole(pieces)
 
-    async def _guarded(self, exchange: Exchange, fresh: bool, background: bool) -> AsyncGenerator[Piece]:
+    async def _guarded(
+        self, exchange: Exchange, trace: Trace, fresh: bool, background: bool
+    ) -> AsyncGenerator[Piece]:
         asked = exchange.request
+        # A token is a byte or more, so no tokenizer need be asked; what is not used is given back.
         prompt = sum(len(message["content"].encode()) + MESSAGE_TOKENS for message in asked.messages)
-        async with self.limits.admitted(exchange.caller, prompt, asked.max_tokens, background) as admission:
+        async with AsyncExitStack() as held:
+            with trace.span("limits"):
+                turn = self.limits.admitted(exchange.caller, prompt, asked.max_tokens, background)
+                admission = await held.enter_async_context(turn)
             exchange.headers = admission.headers
             try:
-                masks = await self.guards.inbound(exchange)
-                answer = self._noted(exchange, self.ladder.answer(exchange, cached=not fresh))
+                with trace.span("guards"):
+                    masks = await self.guards.inbound(exchange)
+                answer = self._noted(exchange, trace, self.ladder.answer(exchange, cached=not fresh))
                 async with aclosing(self.guards.outbound(exchange, answer, masks)) as reply:
                     async for piece in reply:
                         yield piece
             finally:
                 await asyncio.shield(admission.settle(exchange.usage if self._worked(exchange) else None))
 
-    async def _noted(self, exchange: Exchange, answer: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
+    async def _noted(
+        self, exchange: Exchange, trace: Trace, answer: AsyncGenerator[Piece]
+    ) -> AsyncGenerator[Piece]:
         """Pass an answer on; note what was used so far, for a reply may be cut at any piece."""
-        async with aclosing(answer):
-            async for piece in answer:
-                exchange.usage = piece.usage
-                yield piece
+        with trace.span("answer") as span:
+            async with aclosing(answer):
+                async for piece in answer:
+                    self._count(exchange, piece.usage)
+                    yield piece
+            span.attributes["forgeline.rung"] = exchange.rung
+
+    def _count(self, exchange: Exchange, usage: Usage) -> None:
+        before, exchange.usage = exchange.usage or Usage(0, 0), usage
+        for direction, number in (
+            ("prompt", usage.prompt_tokens - before.prompt_tokens),
+            ("completion", usage.completion_tokens - before.completion_tokens),
+        ):
+            if number:
+                self.telemetry.metrics.count_tokens(direction, number, exchange.request.model)
 
     async def _next(self, pieces: AsyncGenerator[Piece]) -> Piece | None:
         try:
@@ -159,10 +182,10 @@ class Chat:
         if not exchange.held:
             await self.cache.keep(exchange)
 
-    async def _over(self, exchange: Exchange, status: int, error: str | None) -> None:
+    async def _over(self, exchange: Exchange, trace: Trace, status: int, error: str | None) -> None:
         used = exchange.usage if self._worked(exchange) else None
         cost = self.limits.price(used) / UNIT if used else 0.0
-        self.telemetry.answered(exchange, status, error, cost)
+        self.telemetry.answered(exchange, trace, error, cost)
         await self.interactions.record(exchange, status, error, cost)
 
     def _worked(self, exchange: Exchange) -> bool:

@@ -37,13 +37,14 @@ class Exchange:
 
     `request` is what the engine is asked, masked where masking is on. `rung` names what answered: an engine, `cache`,
     `semantic`, `stale`, `template` or `queue`. `reply` is what was answered, as masked as the request;
-    it is `held` if the caller gets a ticket in its place. `headers` tell the caller's rates.
+    it is `held` if the caller gets a ticket in its place. `headers` tell the caller's rates, `traceparent` is the caller's own.
     """
 
     id: str
     caller: Caller
     request: GenerationRequest
     stream: bool = False
+    traceparent: str | None = None
     began: float = field(default_factory=time.perf_counter)
     rung: str = ""
     verdicts: list[Verdict] = field(default_factory=list)

@@ -147,20 +147,21 @@ def from_engine(fault: ServingError) -> ApiError:
 def answer_errors(app: FastAPI) -> None:
     """Give every error of an application OpenAI's shape."""
 
-    def respond(error: ApiError) -> JSONResponse:
+    def respond(request: Request, error: ApiError) -> JSONResponse:
+        request.state.error = error.code
         return JSONResponse(error.body(), error.status_code, error.headers)
 
     @app.exception_handler(HTTPException)
     async def known(request: Request, fault: HTTPException) -> JSONResponse:
-        return respond(fault if isinstance(fault, ApiError) else ApiError(fault.status_code, fault.detail))
+        return respond(request, fault if isinstance(fault, ApiError) else ApiError(fault.status_code, fault.detail))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, fault: RequestValidationError) -> JSONResponse:
-        return respond(from_validation(list(fault.errors())))
+        return respond(request, from_validation(list(fault.errors())))
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, fault: Exception) -> JSONResponse:
-        return respond(ApiError(500, "The server failed on this request; its log says why.", "internal"))
+        return respond(request, ApiError(500, "The server failed on this request; its log says why.", "internal"))
 
 
 def models_page(names: Sequence[str], since: int) -> dict[str, Any]:

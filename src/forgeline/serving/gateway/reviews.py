@@ -32,6 +32,7 @@ from forgeline.serving.gateway.exchange import Caller, Exchange
 from forgeline.serving.gateway.interactions import as_text, is_sampled, plain
 from forgeline.serving.gateway.protocol import ApiError
 from forgeline.serving.gateway.store import METADATA, Store
+from forgeline.serving.gateway.webhooks.deliveries import Event
 
 REVIEWS = Table(
     "reviews",
@@ -74,7 +75,7 @@ ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is mistaken for another
 class Reviews:
     """Which replies are queued under the policy `people.review`, and how people decide on them.
 
-    `tell` hears of every event, `review.requested` and `review.decided`, with the review as JSON values.
+    `tell` hears of every event, `review.requested` and `review.decided`, with the review as JSON values and its tenant.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Reviews:
         store: Store,
         policy: Review,
         manifest: Manifest,
-        tell: Callable[[str, dict[str, Any]], None] = lambda event, review: None,
+        tell: Callable[[Event, dict[str, Any], str], None] = lambda event, review, tenant: None,
     ) -> None:
         self.store = store
         self.policy = policy
@@ -96,6 +97,11 @@ class Reviews:
         if self.policy.when == "flagged" and _risk(exchange) >= RISKS["flag"]:
             return "flagged"
         return "sample" if is_sampled(f"review {exchange.id}", self.policy.sample) else None
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether some callers wait for a person, so that nothing can be streamed."""
+        return self.policy.wait and self.policy.when != "never"
 
     def waits(self, why: Why) -> bool:
         """Whether the caller gets a ticket, and the reply once a person has approved it."""
@@ -127,7 +133,8 @@ class Reviews:
 
         await self.store.keep(REVIEWS, review)
         await self.store.keep(EVENTS, _event(str(review["key"]), exchange.caller.id, "opened", why))
-        self._tell("review.requested", {name: review[name] for name in ("ticket", "interaction_id", "why", "risk")})
+        told = {name: review[name] for name in ("ticket", "interaction_id", "why", "risk")}
+        self._tell("review.requested", told, exchange.caller.tenant)
         return exchange.ticket
 
     async def open_ticket(self, exchange: Exchange) -> str:
@@ -181,7 +188,8 @@ class Reviews:
     ) -> dict[str, Any]:
         values = {"decided": True, "decision": decision, "decided_by": who.id, "decided_at": time.time(), **values}
         review = await self._change(key, who, decision, values, why)
-        self._tell("review.decided", {name: review[name] for name in ("id", "ticket", "interaction_id", "decision")})
+        told = {name: review[name] for name in ("id", "ticket", "interaction_id", "decision")}
+        self._tell("review.decided", told, review["tenant"])
         return review
 
     async def _change(

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 
 from forgeline.serving.bundle import Manifest
 from forgeline.serving.engines import Engine
-from forgeline.serving.gateway.door import Traffic
+from forgeline.serving.gateway.traffic import Traffic
 from forgeline.serving.gateway.exchange import Exchange
 from forgeline.serving.gateway.reviews import Reviews
 from forgeline.serving.gateway.store import Store, StoreFailed

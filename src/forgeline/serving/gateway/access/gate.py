@@ -42,6 +42,7 @@ class Gate:
                 caller = await self._admitted(scope)
             except ApiError as refusal:
                 self._access.refused.labels(refusal.code).inc()
+                scope["state"]["error"] = refusal.code
                 await JSONResponse(refusal.body(), refusal.status_code, refusal.headers)(scope, receive, send)
                 return
             scope.setdefault("state", {})["caller"] = caller
