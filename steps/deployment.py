@@ -10,9 +10,11 @@ from zenml import step
 from forgeline.config.schema import Config
 from forgeline.data.layout import SPLITS
 from forgeline.evaluation.score import test_records
+from forgeline.records import read_records
 from forgeline.registry import loading, promotion, versions
 from forgeline.serving import bundle as bundles
 from forgeline.serving.gateway.access.local import local_key
+from forgeline.serving.gateway.web import page
 from forgeline.serving.parity import ParityReport, check
 from forgeline.serving.smoke import smoke
 from forgeline.serving.targets import local
@@ -27,7 +29,8 @@ def build_bundle(version: int, config: Config) -> Annotated[str, "bundle"]:
     registered = versions.get(config.project, str(version))
     tuned = versions.tuned_folder(config.project, registered)
     prompter = loading.prompter(config, registered)
-    path = bundles.build(_as_trained(config, registered), tuned, registered.bundle_lineage(), BUNDLES, prompter)
+    told = page(config, read_records(Path(SPLITS["train"])))
+    path = bundles.build(_as_trained(config, registered), tuned, registered.bundle_lineage(), BUNDLES, prompter, told)
     print(f"bundle {path}")
     return str(path)
 

@@ -61,14 +61,19 @@ def running(bundle: Path, root: Path, **limits: Any) -> Iterator[str]:
     """Serve a bundle in a thread of this process and yield its URL."""
     import uvicorn
 
+    from forgeline.serving.engines import Engine
     from forgeline.serving.engines.embedded import Embedded
     from forgeline.serving.engines.transformers import Rows
     from forgeline.serving.gateway.app import create_app
     from forgeline.serving.gateway.server import listen
+    from forgeline.serving.gateway.web import stored_page
 
     manifest = bundles.verify(bundle)
-    serve = Serve.model_validate({"port": free_port(), "limits": limits})
-    app = create_app(Embedded("transformers", Rows(bundle, root)), manifest, serve)
+    store = f"sqlite:///{root}/gateway-{free_port()}.db"
+    settings = {"port": free_port(), "store": store, "access": {"anonymous": ["admin"]}, "limits": limits}
+    serve = Serve.model_validate(settings)
+    engines: dict[str, Engine] = {"engine": Embedded("transformers", Rows(bundle, root))}
+    app = create_app(engines, manifest, serve, root, stored_page(bundle, manifest.lineage.model))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     listener = listen(serve.host, serve.port)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -158,7 +158,7 @@ def test_a_large_body_is_refused_whether_or_not_it_says_so(url: str) -> None:
     assert call(url, "POST", "/v1/chat/completions", "x" * 1_000_001)[0] == 413
     port = urlsplit(url).port
     with socket.create_connection(("127.0.0.1", port), timeout=30) as raw:
-        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         raw.sendall(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
         for _ in range(11):
             raw.sendall(b"186A0\r\n" + b"x" * 100_000 + b"\r\n")
@@ -168,7 +168,7 @@ def test_a_large_body_is_refused_whether_or_not_it_says_so(url: str) -> None:
 @pytest.fixture(scope="module")
 def narrow(bundle: Path, root: Path) -> Iterator[str]:
     """A gateway where one request may wait, and none for long."""
-    with running(bundle, root, max_queue=1, request_timeout=1.5) as url:
+    with running(bundle, root, concurrency=1, max_queue=1, request_timeout=1.5) as url:
         yield url
 
 
@@ -185,11 +185,12 @@ def test_a_full_queue_and_a_late_reply(narrow: str) -> None:
 
     waiting = threading.Thread(target=wait_in_line)
     waiting.start()
-    wait_for(lambda: metric(narrow, "forgeline_queue_depth") == 1)
+    wait_for(lambda: metric(narrow, "forgeline_waiting_requests") == 1)
     with pytest.raises(RateLimitError) as full:
         client(narrow).chat.completions.create(**LONG)  # type: ignore[call-overload]
-    assert (full.value.code, full.value.response.headers["retry-after"]) == ("queue_full", "1")
-    with pytest.raises(Exception, match="longer than request_timeout"):
+    assert full.value.code == "queue_full"
+    assert 1 <= int(full.value.response.headers["retry-after"]) <= 30
+    with pytest.raises(Exception, match="did not answer in time"):
         list(stream)
     waiting.join()
     assert [(fault.status_code, fault.code) for fault in faults] == [(504, "timeout")]
@@ -200,7 +201,7 @@ def test_a_client_that_hangs_up_frees_the_engine(url: str, stream: bool) -> None
     before = metric(url, TOKENS)
     raw = socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=30)
     body = json.dumps({**LONG, "stream": stream})
-    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
     raw.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
     wait_for(lambda: metric(url, TOKENS) > before)
     raw.close()

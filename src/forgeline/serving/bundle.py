@@ -22,6 +22,7 @@ from forgeline.records import write_json
 
 MANIFEST = "manifest.json"
 TUNED = "tuned"  # the folder of an adapter or a whole model, and of its tokenizer
+PAGE = "page.json"  # what the gateway's page is told of the use case
 APPROACH = "approach"  # the folder of what every request is rewritten by, if it is
 ADAPTER_FILES = (ADAPTER, ADAPTER_WEIGHTS)
 NEEDED_MODEL_FILES = ("config.json", "model*.safetensors")
@@ -83,12 +84,19 @@ class Manifest(BaseModel):
         return value_digest(self.model_dump(mode="json", exclude={"digest"}))
 
 
-def build(config: Config, tuned: Path, lineage: dict[str, str], folder: Path, prompter: Prompter | None = None) -> Path:
+def build(
+    config: Config,
+    tuned: Path,
+    lineage: dict[str, str],
+    folder: Path,
+    prompter: Prompter | None = None,
+    page: BaseModel | None = None,
+) -> Path:
     """Write a bundle of an adapter or a whole model to `folder/<first 16 digits of its digest>/`; return its path.
 
-    With an approach, `prompter`, the bundle holds that too; of one that uses the base as it is, `tuned` has the
-    tokenizer alone. It is written whole or not at all. The same content has the same digest, so a bundle that is there
-    already is verified and used again.
+    With an approach, `prompter`, or what the gateway's `page` is told, the bundle holds that too; of an approach that
+    uses the base as it is, `tuned` has the tokenizer alone. It is written whole or not at all. The same content has the
+    same digest, so a bundle that is there already is verified and used again.
 
     Raises:
         ServingError: if what was tuned is incomplete or pickled, a link of the lineage is missing, or
@@ -107,6 +115,8 @@ def build(config: Config, tuned: Path, lineage: dict[str, str], folder: Path, pr
             _copy(tuned, partial / TUNED, names)
             if prompter:
                 prompter.save(partial / APPROACH)
+            if page:
+                write_json(partial / PAGE, page.model_dump(mode="json"))
             if adapted:
                 _name_base(partial / TUNED / ADAPTER, config.train.model)
             manifest = Manifest(

@@ -19,11 +19,11 @@ from forgeline.serving.bundle import Lineage, Manifest
 from forgeline.serving.engines import GenerationRequest, Usage
 from forgeline.serving.gateway import app as gateway
 from forgeline.serving.gateway import feedback, interactions, review_routes, status
-from forgeline.serving.gateway.traffic import Traffic
 from forgeline.serving.gateway.exchange import Caller, Exchange, Verdict
 from forgeline.serving.gateway.interactions import Interactions
 from forgeline.serving.gateway.reviews import Reviews
 from forgeline.serving.gateway.store import Store, StoreFailed
+from forgeline.serving.gateway.traffic import Traffic
 
 MANIFEST = Manifest.model_construct(lineage=Lineage(**LINEAGE), digest="b" * 64)
 

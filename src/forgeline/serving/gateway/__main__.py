@@ -13,7 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from forgeline.config.schema import Serve
 from forgeline.errors import ForgelineError
 from forgeline.serving.bundle import verify
-from forgeline.serving.engines.make import made
+from forgeline.serving.engines.make import made_all
+from forgeline.serving.gateway import web
 from forgeline.serving.gateway.app import create_app
 from forgeline.serving.gateway.server import Server, listen
 
@@ -27,7 +28,8 @@ def main() -> None:
     manifest = verify(arguments.bundle)
     serve = Serve.model_validate_json(arguments.settings.read_bytes())
     listener = listen(serve.host, serve.port)
-    app = create_app(made(serve.engine, arguments.bundle, manifest), manifest, serve)
+    page = web.stored_page(arguments.bundle, manifest.lineage.model)
+    app = create_app(made_all(serve, arguments.bundle, manifest), manifest, serve, Path.cwd(), page)
     Server(app, serve).serve_on(listener)
 
 

@@ -60,9 +60,7 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
         traffic=traffic,
         limits=Limits(serve.limits, store, registry, partial(_tell_exhausted, hooks)),
         guards=Guards(manifest.guards, root),
-        ladder=Ladder(
-            engines, serve.ladder, serve.limits.request_timeout, cache, reviews.open_ticket, registry
-        ),
+        ladder=Ladder(engines, serve.ladder, serve.limits.request_timeout, cache, reviews.open_ticket, registry),
         cache=cache,
         interactions=Interactions(store, serve.seen, manifest),
         reviews=reviews,
@@ -104,7 +102,9 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
     for routes in (
         web.router(page),
         interactions.router(store),
-        feedback.router(store, chat.guards.scrubbed, lambda entry: hooks.send("feedback.received", entry, entry["tenant"])),
+        feedback.router(
+            store, chat.guards.scrubbed, lambda entry: hooks.send("feedback.received", entry, entry["tenant"])
+        ),
         review_routes.router(reviews),
         status.router(hour, manifest, engines, traffic, store, reviews, depth, serve.limits.prices.currency),
         webhooks.router(hooks, _caller),
@@ -168,3 +168,7 @@ def _caller(http: Request) -> Caller:
 
 def _tell_exhausted(hooks: webhooks.Webhooks, caller: Caller) -> None:
     hooks.send("budget.exhausted", {"key": caller.id}, caller.tenant)
+
+
+def _tell_feedback(hooks: webhooks.Webhooks, entry: dict[str, Any]) -> None:
+    hooks.send("feedback.received", entry, entry["tenant"])

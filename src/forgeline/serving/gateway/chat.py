@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -16,7 +17,6 @@ from forgeline.serving.bundle import Manifest
 from forgeline.serving.engines import Engine, Piece, Usage
 from forgeline.serving.gateway.access.routes import admit_model
 from forgeline.serving.gateway.cache import Cache
-from forgeline.serving.gateway.traffic import Traffic
 from forgeline.serving.gateway.exchange import Caller, Exchange
 from forgeline.serving.gateway.guards import Guards
 from forgeline.serving.gateway.interactions import Interactions
@@ -28,6 +28,7 @@ from forgeline.serving.gateway.reviews import Reviews
 from forgeline.serving.gateway.store import StoreFailed
 from forgeline.serving.gateway.telemetry.telemetry import Telemetry
 from forgeline.serving.gateway.telemetry.traces import Trace
+from forgeline.serving.gateway.traffic import Traffic
 
 MESSAGE_TOKENS = 16  # that a chat template may put around a message
 
@@ -74,7 +75,8 @@ class Chat:
         Raises:
             ApiError: at any piece.
         """
-        status, error, last = 499, "client_closed", None
+        status, error = 499, "client_closed"  # unless it comes to an end
+        last: Piece | None = None
         trace = Trace()
         trace.join(exchange.traceparent, exchange.caller)
         try:
@@ -89,13 +91,13 @@ class Chat:
             if last is None:
                 raise ApiError(500, "The reply broke off.", "engine_failed")
             await self._passed(exchange)
-            status, error = 200, None
+            status, error = 200, ""
         except ServingError as fault:
             known = from_engine(fault)
-            status, error = known.status_code, known.code
+            status, error = known.status_code, str(known.code)
             raise known from fault
         except ApiError as fault:
-            status, error = fault.status_code, fault.code
+            status, error = fault.status_code, str(fault.code)
             raise
         except asyncio.CancelledError:
             raise
@@ -103,14 +105,14 @@ class Chat:
             status, error = 500, "internal"
             raise
         finally:
-            await asyncio.shield(self._over(exchange, trace, status, error))
+            await asyncio.shield(self._over(exchange, trace, status, error or None))
         yield last
 
-    async def answer(self, body: dict[str, Any], caller: Caller, id_: str) -> tuple[int, dict[str, Any]]:
+    async def answer(self, body: dict[str, Any], caller: Caller) -> tuple[int, dict[str, Any]]:
         """Return status and body for a request that nobody waits for, after all others."""
         try:
             asked = ChatRequest.model_validate(body)
-            exchange = self.exchange(asked.model_copy(update={"stream": False}), caller, id_)
+            exchange = self.exchange(asked.model_copy(update={"stream": False}), caller, uuid4().hex)
             pieces = [piece async for piece in self.reply(exchange, background=True)]
         except ValidationError as fault:
             refusal = from_validation([{**each, "loc": ("body", *each["loc"])} for each in fault.errors()])
@@ -119,9 +121,7 @@ class Chat:
             return fault.status_code, fault.body()
         return 200, self.completion(exchange).whole(pieces)
 
-    async def _guarded(
-        self, exchange: Exchange, trace: Trace, fresh: bool, background: bool
-    ) -> AsyncGenerator[Piece]:
+    async def _guarded(self, exchange: Exchange, trace: Trace, fresh: bool, background: bool) -> AsyncGenerator[Piece]:
         asked = exchange.request
         # A token is a byte or more, so no tokenizer need be asked; what is not used is given back.
         prompt = sum(len(message["content"].encode()) + MESSAGE_TOKENS for message in asked.messages)
@@ -140,9 +140,7 @@ class Chat:
             finally:
                 await asyncio.shield(admission.settle(exchange.usage if self._worked(exchange) else None))
 
-    async def _noted(
-        self, exchange: Exchange, trace: Trace, answer: AsyncGenerator[Piece]
-    ) -> AsyncGenerator[Piece]:
+    async def _noted(self, exchange: Exchange, trace: Trace, answer: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
         """Pass an answer on; note what was used so far, for a reply may be cut at any piece."""
         with trace.span("answer") as span:
             async with aclosing(answer):
@@ -165,9 +163,10 @@ class Chat:
             async with self.traffic.waiting():
                 return await anext(pieces, None)
         except TimeoutError:
-            if not self.traffic.over:
-                raise
-            raise ApiError(503, "The server shut down before the reply was complete.", "draining") from None
+            if self.traffic.over:
+                message = "The server shut down before the reply was complete."
+                raise ApiError(503, message, "draining") from None
+            raise ApiError(504, "The request took longer than limits.request_timeout.", "timeout") from None
 
     async def _passed(self, exchange: Exchange) -> None:
         """Queue a whole reply for a person, if one must look, and keep it for the next who asks the same."""

@@ -37,7 +37,8 @@ class Exchange:
 
     `request` is what the engine is asked, masked where masking is on. `rung` names what answered: an engine, `cache`,
     `semantic`, `stale`, `template` or `queue`. `reply` is what was answered, as masked as the request;
-    it is `held` if the caller gets a ticket in its place. `headers` tell the caller's rates, `traceparent` is the caller's own.
+    it is `held` if the caller gets a ticket in its place. `headers` tell the caller's rates; `traceparent` is the
+    caller's own.
     """
 
     id: str

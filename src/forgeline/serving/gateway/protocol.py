@@ -141,6 +141,8 @@ def from_engine(fault: ServingError) -> ApiError:
         return ApiError(400, str(fault), "context_or_template", "messages")
     if isinstance(fault, EngineUnavailable):
         return ApiError(503, str(fault), "unavailable", retry_after=math.ceil(fault.retry_after or 5))
+    if isinstance(fault, TimeoutError):
+        return ApiError(504, str(fault), "timeout")
     return ApiError(500, str(fault), "engine_failed")
 
 
@@ -171,7 +173,7 @@ def models_page(names: Sequence[str], since: int) -> dict[str, Any]:
 
 
 class Completion:
-    """One reply on the wire, whole or in chunks, under one id; `told` gives what its end says beside OpenAI's fields."""
+    """One reply on the wire, whole or in chunks; `told` gives what its end says beside OpenAI's fields."""
 
     def __init__(
         self, request_id: str, model: str, fingerprint: str, told: Callable[[], dict[str, Any]] | None = None

@@ -22,7 +22,9 @@ class EventStream(StreamingResponse):
     """Server-sent events; they end with the connection, or with a client that does not read."""
 
     def __init__(self, events: AsyncGenerator[str], headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(events, headers={"Cache-Control": "no-cache", **(headers or {})}, media_type="text/event-stream")
+        super().__init__(
+            events, headers={"Cache-Control": "no-cache", **(headers or {})}, media_type="text/event-stream"
+        )
         self._events = events
 
     async def stream_response(self, send: Send) -> None:

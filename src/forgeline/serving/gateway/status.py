@@ -13,10 +13,10 @@ from fastapi import APIRouter
 
 from forgeline.serving.bundle import Manifest
 from forgeline.serving.engines import Engine
-from forgeline.serving.gateway.traffic import Traffic
 from forgeline.serving.gateway.exchange import Exchange
 from forgeline.serving.gateway.reviews import Reviews
 from forgeline.serving.gateway.store import Store, StoreFailed
+from forgeline.serving.gateway.traffic import Traffic
 
 MINUTES = 60
 SHORTEST = 0.001  # seconds; what is quicker counts as this

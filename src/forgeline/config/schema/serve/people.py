@@ -20,6 +20,7 @@ class Review(Section):
     wait: bool = False  # the caller gets a ticket, and the reply once it is approved
     claim: Annotated[float, Field(gt=0)] = 900.0  # seconds that a reviewer has for what they claimed
 
+
 class Webhooks(Section):
     """How events reach other systems."""
 

@@ -18,14 +18,17 @@ RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("GET", "/readyz", PUBLIC),
     ("GET", "/", PUBLIC),
     ("GET", "/assets/*", PUBLIC),
+    ("GET", "/page/settings", ALL),
     ("GET", "/openapi.json", ALL),
     ("POST", "/v1/chat/completions", ("caller",)),
     ("GET", "/v1/models", ("caller",)),
     ("POST", "/v1/feedback", ("caller",)),
+    ("GET", "/v1/feedback", ("auditor",)),
     ("GET POST", "/v1/batches", ("caller",)),
     ("GET POST", "/v1/batches/*", ("caller",)),
     ("GET POST", "/v1/files", ("caller",)),
     ("GET DELETE", "/v1/files/*", ("caller",)),
+    ("GET", "/v1/reviews/tickets/*", ("caller",)),
     ("GET POST", "/v1/reviews", ("reviewer",)),
     ("GET POST", "/v1/reviews/*", ("reviewer",)),
     ("GET", "/metrics", ("operator",)),
@@ -38,9 +41,9 @@ RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("GET POST DELETE", "/v1/keys/*", ()),
 )
 Entry = dict[str, frozenset[str]]  # the roles that each method is open to
-EXACT: dict[str, Entry] = {
-    path: {method: frozenset({*roles, "admin"}) for method in methods.split()} for methods, path, roles in RULES
-}
+EXACT: dict[str, Entry] = {}
+for methods, path, roles in RULES:
+    EXACT.setdefault(path, {}).update({method: frozenset({*roles, "admin"}) for method in methods.split()})
 BELOW = {path[:-1]: EXACT.pop(path) for path in tuple(EXACT) if path.endswith("/*")}
 SEGMENTS = re.compile(r"(?!\.{1,2}(?:/|$))[\w.~:-]+(?:/(?!\.{1,2}(?:/|$))[\w.~:-]+)*", re.ASCII)
 

@@ -13,26 +13,11 @@ from fastapi.responses import Response
 
 from forgeline.page.style import PALETTE
 from forgeline.serving.gateway.protocol import ApiError
-from forgeline.serving.gateway.web.settings import Page, page
+from forgeline.serving.gateway.web.settings import Page, page, stored_page
 
-__all__ = ["Page", "page", "router"]
+__all__ = ["Page", "page", "router", "stored_page"]
 
 TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
-# The page runs its own files alone, speaks to its own gateway alone, and turns no text into markup.
-POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        "img-src 'self' data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -89,11 +74,7 @@ def _sent(file: _File, http: Request) -> Response:
     tag = f'"{file.tag}{"-gzip" if packed else ""}"'
     headers = {
         "ETag": tag,
-        "Cache-Control": "no-cache",  # kept, but asked for again: a new version of the page shows at once
         "Vary": "Accept-Encoding",
-        "Content-Security-Policy": POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
     }
     if tag in http.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

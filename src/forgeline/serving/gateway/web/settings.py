@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from forgeline.config import Config
 from forgeline.records import Record
+from forgeline.serving.bundle import PAGE
 
 LINE = re.compile(r"(\w[\w-]*)(?:: *(\S.*))?")
 FACTS = 5  # of an example: more are harder to read than to write
@@ -44,6 +46,14 @@ class Page(BaseModel):
     conversation: bool = False
     kind: str | None = None
     forms: list[Form] = []
+
+
+def stored_page(bundle: Path, model: str) -> Page:
+    """Return the page that a bundle holds; a plain one for a model whose bundle has none."""
+    path = bundle / PAGE
+    if path.is_file():
+        return Page.model_validate_json(path.read_bytes())
+    return Page(title=model, objective="", human_review="", system="")
 
 
 def page(config: Config, records: Iterable[Record]) -> Page:
