@@ -198,7 +198,7 @@ def strange(model: LanguageModel) -> LanguageModel:
 def test_a_model_without_attention_takes_turns(strange: LanguageModel) -> None:
     prompts = [encode_prompt(strange.tokenizer, messages) for messages in (HELLO, [SYSTEM, *HELLO])]
     expected = [generate(strange, [prompt], max_new_tokens=6)[0].text for prompt in prompts]
-    turns = decoder(strange, rows=2)
+    turns, _ = decoder(strange, rows=2)
     assert isinstance(turns, InTurn)
     rows = [turns.join(prompt) for prompt in prompts]
     assert not turns.room()

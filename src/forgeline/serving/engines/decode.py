@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
@@ -26,6 +26,7 @@ LEAST = 16  # of them for each row, however many rows read a prompt
 WORTH_COPYING = 8  # tokens
 # The scores of two ways to compute the same differ by rounding, in bfloat16 by a hundredth of their range.
 AGREEMENT = 0.05
+PROBE = list(range(5, 69))
 
 
 @dataclass(eq=False)
@@ -63,40 +64,32 @@ class Decoder(Protocol):
         ...
 
 
-def decoder(language_model: LanguageModel, rows: int) -> Decoder:
-    """Return what decodes so many conversations: together where the model's layers allow it, else in turn.
+def decoder(language_model: LanguageModel, rows: int) -> tuple[Decoder, Callable[[], None]]:
+    """Return what decodes so many conversations, together where the model's layers allow it, and what ends it.
 
-    The model's weights are laid out for it and no longer there for anything else.
+    Meanwhile the model's weights are laid out for it; they can be used for other things again after its end.
     """
     from forgeline.serving.engines.packed import pack
 
-    pack(language_model.model)
+    expected = _probed(language_model)
+    unpack = pack(language_model.model)
     together = Together(language_model, rows)
     try:
-        agrees = _agrees(language_model, together)
+        if together.agrees(PROBE, expected):
+            return together, unpack
     except Exception:  # nobody knows what an architecture of its own does with a plan
         logger.debug("the model does not decode in rows", exc_info=True)
-        agrees = False
-    return together if agrees else InTurn(language_model, rows)
+    unpack()
+    return InTurn(language_model, rows), lambda: None
 
 
-def _agrees(language_model: LanguageModel, together: Together) -> bool:
-    """Say whether a prompt that is read in parts gets the scores that the model gives it at once."""
+def _probed(language_model: LanguageModel) -> torch.Tensor:
     import torch
 
-    settings = language_model.model.config.get_text_config()
-    if not set(getattr(settings, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
-        return False
-    ids = [number % settings.vocab_size for number in range(5, 5 + 4 * LEAST)]
-    row = together.join([])
-    for part in ids[: 2 * LEAST], ids[2 * LEAST : -1], ids[-1:]:
-        row.tokens += part
-        ((_, found),) = together.step()
-    together.leave(row)
     with torch.inference_mode():
-        whole = torch.tensor([ids], device=language_model.device)
-        expected = language_model.model(input_ids=whole, use_cache=False).logits[0, -1].float()
-    return bool((found - expected).abs().max() <= AGREEMENT * (expected.max() - expected.min()))
+        whole = torch.tensor([PROBE], device=language_model.device)
+        scores: torch.Tensor = language_model.model(input_ids=whole, use_cache=False).logits[0, -1].float()
+    return scores
 
 
 class Together:
@@ -116,6 +109,18 @@ class Together:
         self._rows: dict[int, Row] = {}  # by place, the ended ones too
         self._active: list[Row] = []
         self._threads: dict[int, int] = {}
+
+    def agrees(self, tokens: list[int], expected: torch.Tensor) -> bool:
+        """Say whether a prompt that is read in parts gets the scores that it gets at once, but for rounding."""
+        settings = self._model.config.get_text_config()
+        if not set(getattr(settings, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
+            return False
+        row, half = self.join([]), len(tokens) // 2
+        for part in tokens[:half], tokens[half:-1], tokens[-1:]:
+            row.tokens += part
+            ((_, found),) = self.step()
+        self.leave(row)
+        return bool((found - expected).abs().max() <= AGREEMENT * (expected.max() - expected.min()))
 
     def room(self) -> bool:
         """Whether another conversation can join."""

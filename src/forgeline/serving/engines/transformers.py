@@ -70,7 +70,7 @@ class Rows:
         self._model = load(self._bundle, self._root, self._verified)
         self._prompter = prompter(self._bundle)
         encode(self._model, [{"role": "user", "content": "Hello"}], self._prompter)  # loads what looking up needs
-        self._decoder = decoder(self._model, ROWS)
+        self._decoder, _ = decoder(self._model, ROWS)
         if isinstance(self._decoder, Together):
             self._decoder.tune()
 
@@ -109,17 +109,18 @@ class Rows:
 def answer(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None = None) -> list[Piece]:
     """Return the reply to one request, which an approach rewrites if there is one; a piece for each token.
 
-    It is what the engine says, whoever else it talks to. The model's weights serve nothing but decoding afterwards.
+    It is what the engine says, whoever else it talks to.
 
     Raises:
         RequestRefused: if template or context length do not allow the request.
     """
     prompt = tokenised(language_model, request, prompter)
-    alone = decoder(language_model, rows=1)
+    alone, end = decoder(language_model, rows=1)
     reply = Reply(language_model, request, alone.join(prompt))
     pieces: list[Piece] = []
     while not (pieces and pieces[-1].finish_reason):
         pieces += [reply.say(scores) for _, scores in alone.step()]
+    end()
     return pieces
 
 
