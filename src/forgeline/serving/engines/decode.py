@@ -31,9 +31,10 @@ PROBE = list(range(5, 69))
 
 @dataclass(eq=False)
 class Row:
-    """A conversation: its tokens, and how many of the first ones the model has read; `memory` is its decoder's."""
+    """A conversation: its tokens, its adapter's number, how many tokens have been read; `memory` is its decoder's."""
 
     tokens: list[int]
+    adapter: int = 0
     known: int = 0
     memory: Any = None
 
@@ -45,7 +46,7 @@ class Decoder(Protocol):
         """Whether another conversation can join."""
         ...
 
-    def join(self, tokens: list[int]) -> Row:
+    def join(self, tokens: list[int], adapter: int = 0) -> Row:
         """Take on a tokenised prompt."""
         ...
 
@@ -64,27 +65,32 @@ class Decoder(Protocol):
         ...
 
 
-def decoder(language_model: LanguageModel, rows: int) -> tuple[Decoder, Callable[[], None]]:
+def decoder(
+    language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None] = lambda adapters: None
+) -> tuple[Decoder, Callable[[], None]]:
     """Return what decodes so many conversations, together where the model's layers allow it, and what ends it.
 
-    Meanwhile the model's weights are laid out for it; they can be used for other things again after its end.
+    `switch` is told, before each pass, which adapter each of its tokens is for. Meanwhile the model's weights are laid
+    out for decoding; they can be used for other things again after the end.
     """
     from forgeline.serving.engines.packed import pack
 
-    expected = _probed(language_model)
+    expected = _probed(language_model, switch)
     unpack = pack(language_model.model)
-    together = Together(language_model, rows)
+    together = Together(language_model, rows, switch)
     try:
         if together.agrees(PROBE, expected):
             return together, unpack
     except Exception:  # nobody knows what an architecture of its own does with a plan
         logger.debug("the model does not decode in rows", exc_info=True)
     unpack()
-    return InTurn(language_model, rows), lambda: None
+    return InTurn(language_model, rows, switch), lambda: None
 
 
-def _probed(language_model: LanguageModel) -> torch.Tensor:
+def _probed(language_model: LanguageModel, switch: Callable[[torch.Tensor], None]) -> torch.Tensor:
     import torch
+
+    switch(torch.zeros(len(PROBE), device=language_model.device))
 
     with torch.inference_mode():
         whole = torch.tensor([PROBE], device=language_model.device)
@@ -99,9 +105,10 @@ class Together:
     conversation's next turn, takes over what they share.
     """
 
-    def __init__(self, language_model: LanguageModel, rows: int) -> None:
+    def __init__(self, language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None]) -> None:
         from forgeline.serving.engines.rows import Cache
 
+        self._switch = switch
         self._model = language_model.model
         self._device = language_model.device
         self._cache = Cache(rows)
@@ -130,11 +137,12 @@ class Together:
         """Whether there is anything to move on."""
         return bool(self._active)
 
-    def join(self, tokens: list[int]) -> Row:
+    def join(self, tokens: list[int], adapter: int = 0) -> Row:
         """Give a tokenised prompt a place."""
         taken = {row.memory for row in self._active}
+        row = Row(list(tokens), adapter)
         free = [place for place in range(self._places) if place not in taken]
-        row = Row(list(tokens), memory=max(free, key=lambda place: (self._shared(place, tokens), -place)))
+        row.memory = max(free, key=lambda place: (self._shared(place, row), -place))
         self._active.append(row)
         return row
 
@@ -156,6 +164,7 @@ class Together:
         ids = [row.tokens[run.first : run.first + run.count] for row, run in zip(rows, runs, strict=True)]
         with torch.inference_mode(), in_rows(self._model), self._few_threads(sum(map(len, ids))):
             plan = Plan(self._cache, runs, self._device)
+            self._switch(torch.tensor([row.adapter for row in rows], device=self._device)[plan.owners])
             scores = self._model(
                 input_ids=torch.tensor([[token for part in ids for token in part]], device=self._device),
                 position_ids=plan.positions[None],
@@ -180,7 +189,7 @@ class Together:
     def _begin(self, row: Row) -> None:
         """Let a row start from the longest beginning that any row has of its prompt."""
         own = row.memory
-        lengths = {place: self._shared(place, row.tokens) for place in self._rows}
+        lengths = {place: self._shared(place, row) for place in self._rows}
         best = max(lengths, key=lambda place: (lengths[place], place == own), default=own)
         row.known = lengths.get(best, 0)
         if best != own and row.known < WORTH_COPYING:
@@ -189,15 +198,15 @@ class Together:
             self._cache.copy(best, own, row.known)
         self._rows[own] = row
 
-    def _shared(self, place: int, tokens: list[int]) -> int:
-        """Return how many of the first tokens, short of the last, are known in a place."""
-        row = self._rows.get(place)
-        if row is None:
+    def _shared(self, place: int, row: Row) -> int:
+        """Return how many of a row's first tokens, short of the last, are known in a place."""
+        there = self._rows.get(place)
+        if there is None or there.adapter != row.adapter:
             return 0
-        limit = min(row.known, len(tokens) - 1)
-        if row.tokens[:limit] == tokens[:limit]:
+        limit = min(there.known, len(row.tokens) - 1)
+        if there.tokens[:limit] == row.tokens[:limit]:
             return limit
-        return next(number for number in range(limit) if row.tokens[number] != tokens[number])
+        return next(number for number in range(limit) if there.tokens[number] != row.tokens[number])
 
     def tune(self) -> None:
         """Find out how many processor threads decode fastest, for one row and for all.
@@ -250,7 +259,8 @@ class Together:
 class InTurn:
     """Conversations that each have a cache of the model's own kind, and take turns."""
 
-    def __init__(self, language_model: LanguageModel, rows: int) -> None:
+    def __init__(self, language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None]) -> None:
+        self._switch = switch
         self._model = language_model.model
         self._device = language_model.device
         self._places = rows
@@ -266,11 +276,11 @@ class InTurn:
         """Whether there is anything to move on."""
         return bool(self._active)
 
-    def join(self, tokens: list[int]) -> Row:
+    def join(self, tokens: list[int], adapter: int = 0) -> Row:
         """Give a tokenised prompt a cache."""
         from transformers import DynamicCache
 
-        row = Row(list(tokens), memory=DynamicCache(config=self._model.config))
+        row = Row(list(tokens), adapter, memory=DynamicCache(config=self._model.config))
         self._active.append(row)
         return row
 
@@ -287,6 +297,7 @@ class InTurn:
         for row in list(self._active):
             new = torch.tensor([row.tokens[row.known :]], device=self._device)
             cache = {self._cache_name: row.memory}
+            self._switch(torch.full(new[0].shape, row.adapter, device=self._device))
             with torch.inference_mode():
                 output = self._model(input_ids=new, **cache, use_cache=True, logits_to_keep=last)
             row.known = len(row.tokens)

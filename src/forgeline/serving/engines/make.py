@@ -14,4 +14,4 @@ def made(settings: Settings, bundle: Path, manifest: Manifest) -> Engine:
     from forgeline.serving.engines.embedded import Embedded
     from forgeline.serving.engines.transformers import Rows
 
-    return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest))
+    return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest, settings.adapters))

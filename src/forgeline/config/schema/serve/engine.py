@@ -11,3 +11,5 @@ class Engine(Section):
     """The engine behind the gateway."""
 
     name: Literal["transformers"] = "transformers"
+    # transformers: more adapters on the bundle's base, served under these names; bundles or adapters' folders.
+    adapters: dict[str, str] = {}
