@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,10 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from scene import HELLO
+from scene import HELLO, LINEAGE, make_adapter
 
-from forgeline.models import LanguageModel, encode_prompt, generate
-from forgeline.serving.engines import GenerationRequest, Piece
+from forgeline.config import Config
+from forgeline.errors import ServingError
+from forgeline.models import LanguageModel, encode_prompt, generate, load_tuned
+from forgeline.serving import bundle as bundles
+from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused
 from forgeline.serving.engines.decode import PROMPT_TOKENS, InTurn, Together, decoder
 from forgeline.serving.engines.embedded import Embedded, Job
 from forgeline.serving.engines.transformers import ROWS, Rows, answer
@@ -117,7 +121,7 @@ def test_a_long_prompt_is_read_in_parts_while_others_speak(batch: Rows) -> None:
 
 
 def test_a_shared_beginning_is_read_once(model: LanguageModel) -> None:
-    together = Together(model, rows=3)
+    together = Together(model, rows=3, switch=lambda adapters: None)
     first = encode_prompt(model.tokenizer, [SYSTEM, *HELLO])
     rows = [together.join(first)]
     list(together.step())
@@ -175,6 +179,55 @@ def test_log_probabilities_are_of_the_raw_distribution(model: LanguageModel) -> 
         assert found.logprob == pytest.approx(float(expected[ids[-1]]), abs=1e-3)
 
 
+def on_base(folder: Path, source: str) -> Path:
+    """Say in an adapter's settings what it was made for, as tuning does."""
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": source}))
+    return folder
+
+
+def test_adapters_by_name_share_a_batch(bundle: Path, root: Path, config: Config, model: LanguageModel) -> None:
+    folders = {f"a{seed}": on_base(make_adapter(root / "base", root / f"a{seed}", seed), "base") for seed in (7, 8)}
+    folders["other"] = bundles.build(config, folders["a8"], {**LINEAGE, "version": "4"}, root / "bundles")
+    rows = Rows(bundle, root, adapters={name: str(path) for name, path in folders.items()})
+    rows.load()
+    assert rows.models == ("a7", "a8", "other")
+
+    async def run() -> None:
+        names = ["a7", None, "a8", "a7", "other", None]
+        jobs = [Job(replace(request, model=name)) for request, name in zip(requests(2, 6), names, strict=True)]
+        got: dict[Job, list[Piece]] = {job: [] for job in jobs}
+        for job in jobs:
+            rows.add(job)
+        while rows.busy():
+            for job, piece in rows.step():
+                assert isinstance(piece, Piece)
+                got[job].append(piece)
+        merged = {name: load_tuned(config.train, root / name, root) for name in ("a7", "a8")}
+        alone = {None: model, **merged, "other": merged["a8"]}
+        for job in jobs:
+            assert said(got[job]) == said(answer(alone[job.request.model], job.request))
+        with pytest.raises(RequestRefused, match="no model nobody"):
+            rows.add(Job(replace(jobs[0].request, model="nobody")))
+
+    asyncio.run(run())
+
+
+def test_an_adapter_that_cannot_share_is_refused_at_load(bundle: Path, root: Path, tmp_path: Path) -> None:
+    def refusal(**adapters: Path) -> str:
+        with pytest.raises(ServingError) as refused:
+            Rows(bundle, root, adapters={name: str(path) for name, path in adapters.items()}).load()
+        return str(refused.value)
+
+    stranger = on_base(make_adapter(root / "base", tmp_path / "stranger", 9), "hf://somebody/else")
+    assert "was made for hf://somebody/else, the served bundle for base" in refusal(stranger=stranger)
+    assert "holds no adapter" in refusal(nothing=tmp_path)
+    assert "is the bundle's own name" in refusal(**{LINEAGE["model"]: stranger})
+    settings = json.loads((on_base(stranger, "base") / "adapter_config.json").read_text())
+    (stranger / "adapter_config.json").write_text(json.dumps(settings | {"bias": "all"}))
+    assert "more than a plain LoRA adapter" in refusal(biased=stranger)
+
+
 @pytest.fixture(scope="module")
 def strange(model: LanguageModel) -> LanguageModel:
     """A model that remembers by a state, not by keys and values."""
@@ -198,7 +251,7 @@ def strange(model: LanguageModel) -> LanguageModel:
 def test_a_model_without_attention_takes_turns(strange: LanguageModel) -> None:
     prompts = [encode_prompt(strange.tokenizer, messages) for messages in (HELLO, [SYSTEM, *HELLO])]
     expected = [generate(strange, [prompt], max_new_tokens=6)[0].text for prompt in prompts]
-    turns = decoder(strange, rows=2)
+    turns, _ = decoder(strange, rows=2)
     assert isinstance(turns, InTurn)
     rows = [turns.join(prompt) for prompt in prompts]
     assert not turns.room()

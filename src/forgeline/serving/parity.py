@@ -13,7 +13,6 @@ from forgeline.models import LanguageModel
 from forgeline.prompting import Prompter
 from forgeline.serving.bundle import load, prompter
 from forgeline.serving.engines import GenerationRequest
-from forgeline.serving.engines.packed import pack
 from forgeline.serving.engines.transformers import answer, encode
 
 if TYPE_CHECKING:
@@ -65,14 +64,10 @@ def check(
 
     `prompts` are chat messages; `tolerance` bounds the logits at each prompt's last position.
 
-    The reference's weights serve nothing but generation afterwards.
-
     Raises:
         ServingError: naming the first prompt whose reply or logits differ, and by how much.
     """
     evaluated, candidate = Side(reference, approach), Side(load(bundle, root), prompter(bundle))
-    for side in (evaluated, candidate):
-        pack(side.model.model)  # as the engine does: both are compared as they will be multiplied
     comparisons = [_compare(evaluated, candidate, prompt, max_tokens) for prompt in prompts]
     for number, found in enumerate(comparisons, start=1):
         # Not `>`: logits that are not numbers must not pass.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
@@ -26,13 +26,15 @@ LEAST = 16  # of them for each row, however many rows read a prompt
 WORTH_COPYING = 8  # tokens
 # The scores of two ways to compute the same differ by rounding, in bfloat16 by a hundredth of their range.
 AGREEMENT = 0.05
+PROBE = list(range(5, 69))
 
 
 @dataclass(eq=False)
 class Row:
-    """A conversation: its tokens, and how many of the first ones the model has read; `memory` is its decoder's."""
+    """A conversation: its tokens, its adapter's number, how many tokens have been read; `memory` is its decoder's."""
 
     tokens: list[int]
+    adapter: int = 0
     known: int = 0
     memory: Any = None
 
@@ -44,7 +46,7 @@ class Decoder(Protocol):
         """Whether another conversation can join."""
         ...
 
-    def join(self, tokens: list[int]) -> Row:
+    def join(self, tokens: list[int], adapter: int = 0) -> Row:
         """Take on a tokenised prompt."""
         ...
 
@@ -63,40 +65,37 @@ class Decoder(Protocol):
         ...
 
 
-def decoder(language_model: LanguageModel, rows: int) -> Decoder:
-    """Return what decodes so many conversations: together where the model's layers allow it, else in turn.
+def decoder(
+    language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None] = lambda adapters: None
+) -> tuple[Decoder, Callable[[], None]]:
+    """Return what decodes so many conversations, together where the model's layers allow it, and what ends it.
 
-    The model's weights are laid out for it and no longer there for anything else.
+    `switch` is told, before each pass, which adapter each of its tokens is for. Meanwhile the model's weights are laid
+    out for decoding; they can be used for other things again after the end.
     """
     from forgeline.serving.engines.packed import pack
 
-    pack(language_model.model)
-    together = Together(language_model, rows)
+    expected = _probed(language_model, switch)
+    unpack = pack(language_model.model)
+    together = Together(language_model, rows, switch)
     try:
-        agrees = _agrees(language_model, together)
+        if together.agrees(PROBE, expected):
+            return together, unpack
     except Exception:  # nobody knows what an architecture of its own does with a plan
         logger.debug("the model does not decode in rows", exc_info=True)
-        agrees = False
-    return together if agrees else InTurn(language_model, rows)
+    unpack()
+    return InTurn(language_model, rows, switch), lambda: None
 
 
-def _agrees(language_model: LanguageModel, together: Together) -> bool:
-    """Say whether a prompt that is read in parts gets the scores that the model gives it at once."""
+def _probed(language_model: LanguageModel, switch: Callable[[torch.Tensor], None]) -> torch.Tensor:
     import torch
 
-    settings = language_model.model.config.get_text_config()
-    if not set(getattr(settings, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
-        return False
-    ids = [number % settings.vocab_size for number in range(5, 5 + 4 * LEAST)]
-    row = together.join([])
-    for part in ids[: 2 * LEAST], ids[2 * LEAST : -1], ids[-1:]:
-        row.tokens += part
-        ((_, found),) = together.step()
-    together.leave(row)
+    switch(torch.zeros(len(PROBE), device=language_model.device))
+
     with torch.inference_mode():
-        whole = torch.tensor([ids], device=language_model.device)
-        expected = language_model.model(input_ids=whole, use_cache=False).logits[0, -1].float()
-    return bool((found - expected).abs().max() <= AGREEMENT * (expected.max() - expected.min()))
+        whole = torch.tensor([PROBE], device=language_model.device)
+        scores: torch.Tensor = language_model.model(input_ids=whole, use_cache=False).logits[0, -1].float()
+    return scores
 
 
 class Together:
@@ -106,9 +105,10 @@ class Together:
     conversation's next turn, takes over what they share.
     """
 
-    def __init__(self, language_model: LanguageModel, rows: int) -> None:
+    def __init__(self, language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None]) -> None:
         from forgeline.serving.engines.rows import Cache
 
+        self._switch = switch
         self._model = language_model.model
         self._device = language_model.device
         self._cache = Cache(rows)
@@ -116,6 +116,18 @@ class Together:
         self._rows: dict[int, Row] = {}  # by place, the ended ones too
         self._active: list[Row] = []
         self._threads: dict[int, int] = {}
+
+    def agrees(self, tokens: list[int], expected: torch.Tensor) -> bool:
+        """Say whether a prompt that is read in parts gets the scores that it gets at once, but for rounding."""
+        settings = self._model.config.get_text_config()
+        if not set(getattr(settings, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
+            return False
+        row, half = self.join([]), len(tokens) // 2
+        for part in tokens[:half], tokens[half:-1], tokens[-1:]:
+            row.tokens += part
+            ((_, found),) = self.step()
+        self.leave(row)
+        return bool((found - expected).abs().max() <= AGREEMENT * (expected.max() - expected.min()))
 
     def room(self) -> bool:
         """Whether another conversation can join."""
@@ -125,11 +137,12 @@ class Together:
         """Whether there is anything to move on."""
         return bool(self._active)
 
-    def join(self, tokens: list[int]) -> Row:
+    def join(self, tokens: list[int], adapter: int = 0) -> Row:
         """Give a tokenised prompt a place."""
         taken = {row.memory for row in self._active}
+        row = Row(list(tokens), adapter)
         free = [place for place in range(self._places) if place not in taken]
-        row = Row(list(tokens), memory=max(free, key=lambda place: (self._shared(place, tokens), -place)))
+        row.memory = max(free, key=lambda place: (self._shared(place, row), -place))
         self._active.append(row)
         return row
 
@@ -151,6 +164,7 @@ class Together:
         ids = [row.tokens[run.first : run.first + run.count] for row, run in zip(rows, runs, strict=True)]
         with torch.inference_mode(), in_rows(self._model), self._few_threads(sum(map(len, ids))):
             plan = Plan(self._cache, runs, self._device)
+            self._switch(torch.tensor([row.adapter for row in rows], device=self._device)[plan.owners])
             scores = self._model(
                 input_ids=torch.tensor([[token for part in ids for token in part]], device=self._device),
                 position_ids=plan.positions[None],
@@ -175,7 +189,7 @@ class Together:
     def _begin(self, row: Row) -> None:
         """Let a row start from the longest beginning that any row has of its prompt."""
         own = row.memory
-        lengths = {place: self._shared(place, row.tokens) for place in self._rows}
+        lengths = {place: self._shared(place, row) for place in self._rows}
         best = max(lengths, key=lambda place: (lengths[place], place == own), default=own)
         row.known = lengths.get(best, 0)
         if best != own and row.known < WORTH_COPYING:
@@ -184,15 +198,15 @@ class Together:
             self._cache.copy(best, own, row.known)
         self._rows[own] = row
 
-    def _shared(self, place: int, tokens: list[int]) -> int:
-        """Return how many of the first tokens, short of the last, are known in a place."""
-        row = self._rows.get(place)
-        if row is None:
+    def _shared(self, place: int, row: Row) -> int:
+        """Return how many of a row's first tokens, short of the last, are known in a place."""
+        there = self._rows.get(place)
+        if there is None or there.adapter != row.adapter:
             return 0
-        limit = min(row.known, len(tokens) - 1)
-        if row.tokens[:limit] == tokens[:limit]:
+        limit = min(there.known, len(row.tokens) - 1)
+        if there.tokens[:limit] == row.tokens[:limit]:
             return limit
-        return next(number for number in range(limit) if row.tokens[number] != tokens[number])
+        return next(number for number in range(limit) if there.tokens[number] != row.tokens[number])
 
     def tune(self) -> None:
         """Find out how many processor threads decode fastest, for one row and for all.
@@ -245,7 +259,8 @@ class Together:
 class InTurn:
     """Conversations that each have a cache of the model's own kind, and take turns."""
 
-    def __init__(self, language_model: LanguageModel, rows: int) -> None:
+    def __init__(self, language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None]) -> None:
+        self._switch = switch
         self._model = language_model.model
         self._device = language_model.device
         self._places = rows
@@ -261,11 +276,11 @@ class InTurn:
         """Whether there is anything to move on."""
         return bool(self._active)
 
-    def join(self, tokens: list[int]) -> Row:
+    def join(self, tokens: list[int], adapter: int = 0) -> Row:
         """Give a tokenised prompt a cache."""
         from transformers import DynamicCache
 
-        row = Row(list(tokens), memory=DynamicCache(config=self._model.config))
+        row = Row(list(tokens), adapter, memory=DynamicCache(config=self._model.config))
         self._active.append(row)
         return row
 
@@ -282,6 +297,7 @@ class InTurn:
         for row in list(self._active):
             new = torch.tensor([row.tokens[row.known :]], device=self._device)
             cache = {self._cache_name: row.memory}
+            self._switch(torch.full(new[0].shape, row.adapter, device=self._device))
             with torch.inference_mode():
                 output = self._model(input_ids=new, **cache, use_cache=True, logits_to_keep=last)
             row.known = len(row.tokens)

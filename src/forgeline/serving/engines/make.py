@@ -47,7 +47,7 @@ def made(
             from forgeline.serving.engines.embedded import Embedded
             from forgeline.serving.engines.transformers import Rows
 
-            return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest))
+            return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest, settings.adapters))
         case Remote():
             from forgeline.serving.engines import remote
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,17 +11,25 @@ if TYPE_CHECKING:
 ROWS = 8  # how many the layout is for; other numbers are right too
 
 
-def pack(model: Any) -> None:
-    """Lay out the weights of a model's linear layers for oneDNN, where it is what multiplies; the plain ones are freed.
+def pack(model: Any) -> Callable[[], None]:
+    """Lay out the weights of a model's linear layers for oneDNN, where it is what multiplies; return what undoes it.
 
     In bfloat16 the products are the same bit for bit, and a token's do not depend on how many others there are;
-    they take half the time. What is left of a layer's weight is its shape.
+    they take half the time. The plain weights are freed with what undoes it.
     """
     import torch
 
-    for module in model.modules():
-        if type(module) is torch.nn.Linear and _is_packable(module.weight):
-            _pack(module)
+    layers = [module for module in model.modules() if type(module) is torch.nn.Linear and _is_packable(module.weight)]
+    plain = [layer.weight for layer in layers]
+    for layer in layers:
+        _pack(layer)
+
+    def unpack() -> None:
+        for layer, weight in zip(layers, plain, strict=True):
+            layer.weight = weight
+            del layer.forward
+
+    return unpack
 
 
 def _is_packable(weight: torch.Tensor) -> bool:
@@ -45,5 +54,5 @@ def _pack(linear: torch.nn.Linear) -> None:
         return product
 
     linear.forward = forward  # type: ignore[assignment, method-assign]
-    # A new parameter: the old one may be the embedding's too.
+    # Its shape is all that is left, in a new parameter: the old one may be the embedding's too.
     linear.weight = torch.nn.Parameter(linear.weight.detach().to("meta"), requires_grad=False)

@@ -57,6 +57,7 @@ class Plan:
         self.seen = False  # whether the model's attention really asked
         self.spans = list(_spans(runs))
         rows = torch.tensor([run.row for run in runs for _ in range(run.count)])
+        self.owners = torch.tensor([place for place, run in enumerate(runs) for _ in range(run.count)]).to(device)
         positions = torch.tensor([run.first + place for run in runs for place in range(run.count)])
         self.rows, self.positions = rows.to(device), positions.to(device)
         ends = torch.tensor([run.count for run in runs]).cumsum(0) - 1

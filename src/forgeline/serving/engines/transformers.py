@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forgeline.models import LanguageModel, encode_prompt
 from forgeline.prompting import Messages, Prompter
-from forgeline.serving.bundle import Manifest, load, prompter
+from forgeline.serving.bundle import Manifest, load, prompter, verify
 from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused, Usage
 from forgeline.serving.engines.choose import Chooser
 from forgeline.serving.engines.decode import Decoder, Row, Together, decoder
@@ -50,43 +51,74 @@ class Reply:
         return Piece(text, usage, "stop" if self._text.stopped else "length", logprobs)
 
 
+@dataclass(frozen=True)
+class Served:
+    """What answers to one name: a model with the tokenizer of its adapter, and the batch that it is decoded in."""
+
+    model: LanguageModel
+    prompter: Prompter | None
+    decoder: Decoder
+    adapter: int = 0
+
+
 class Rows:
-    """A bundle's model; `root` is where a base model with a relative path is found, `verified` its manifest."""
+    """A bundle's model, and more adapters on its base by their names.
 
-    models: tuple[str, ...] = ()
+    `root` is where a base model with a relative path is found, `verified` the bundle's manifest. The bundle's own
+    adapter is merged; the others share a batch beside it.
+    """
+
     gives_logprobs = True
-    _model: LanguageModel
-    _prompter: Prompter | None
-    _decoder: Decoder
 
-    def __init__(self, bundle: Path, root: Path, verified: Manifest | None = None) -> None:
+    def __init__(
+        self, bundle: Path, root: Path, verified: Manifest | None = None, adapters: Mapping[str, str] | None = None
+    ) -> None:
         self._bundle = bundle
         self._root = root
         self._verified = verified
-        self._replies: dict[Job, Reply] = {}
+        self._adapters = adapters or {}
+        self._served: dict[str | None, Served] = {}
+        self._replies: dict[Job, tuple[Decoder, Reply]] = {}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the adapters."""
+        return tuple(self._adapters)
 
     def load(self) -> None:
         """Verify the bundle unless it just was, load its model and find out how many threads decode fastest."""
-        self._model = load(self._bundle, self._root, self._verified)
-        self._prompter = prompter(self._bundle)
-        encode(self._model, [{"role": "user", "content": "Hello"}], self._prompter)  # loads what looking up needs
-        self._decoder = decoder(self._model, ROWS)
-        if isinstance(self._decoder, Together):
-            self._decoder.tune()
+        model = load(self._bundle, self._root, self._verified)
+        self._served[None] = Served(model, prompter(self._bundle), _decoder(model))
+        if self._adapters:
+            from forgeline.serving.engines import adapters
+
+            manifest = self._verified or verify(self._bundle)
+            base, found, switch = adapters.load(self._adapters, self._bundle, manifest, self._root)
+            shared = _decoder(base, switch.set)
+            for name, adapter in found.items():
+                own = replace(base, tokenizer=adapter.tokenizer)
+                self._served[name] = Served(own, adapter.prompter, shared, adapter.number)
+        for served in self._served.values():  # loads what looking up needs
+            encode(served.model, [{"role": "user", "content": "Hello"}], served.prompter)
 
     def room(self) -> bool:
         """Whether another request can be added now."""
-        return self._decoder.room()
+        return len(self._replies) < ROWS
 
     def add(self, job: Job) -> None:
         """Take a request on."""
-        prompt = tokenised(self._model, job.request, self._prompter)
-        self._replies[job] = Reply(self._model, job.request, self._decoder.join(prompt))
+        served = self._served.get(job.request.model)
+        if served is None:
+            raise RequestRefused(f"There is no model {job.request.model} here.")
+        prompt = tokenised(served.model, job.request, served.prompter)
+        row = served.decoder.join(prompt, served.adapter)
+        self._replies[job] = served.decoder, Reply(served.model, job.request, row)
 
     def drop(self, job: Job) -> None:
         """Forget a request."""
-        if reply := self._replies.pop(job, None):
-            self._decoder.leave(reply.row)
+        batch, reply = self._replies.pop(job, (None, None))
+        if batch and reply:
+            batch.leave(reply.row)
 
     def busy(self) -> bool:
         """Whether there is anything to move on."""
@@ -94,32 +126,41 @@ class Rows:
 
     def step(self) -> Iterator[tuple[Job, Piece | Exception]]:
         """Move every request on: by a token, or by a part of its prompt."""
-        jobs = {reply.row: job for job, reply in self._replies.items()}
-        for row, scores in self._decoder.step():
-            job = jobs[row]
-            try:
-                piece: Piece | Exception = self._replies[job].say(scores)
-            except Exception as fault:
-                piece = fault
-            if isinstance(piece, Exception) or piece.finish_reason:
-                self.drop(job)
-            yield job, piece
+        jobs = {reply.row: job for job, (_, reply) in self._replies.items()}
+        for batch in {batch for batch, _ in self._replies.values()}:
+            for row, scores in batch.step():
+                job = jobs[row]
+                try:
+                    piece: Piece | Exception = self._replies[job][1].say(scores)
+                except Exception as fault:
+                    piece = fault
+                if isinstance(piece, Exception) or piece.finish_reason:
+                    self.drop(job)
+                yield job, piece
+
+
+def _decoder(language_model: LanguageModel, switch: Callable[[torch.Tensor], None] = lambda adapters: None) -> Decoder:
+    found, _ = decoder(language_model, ROWS, switch)
+    if isinstance(found, Together):
+        found.tune()
+    return found
 
 
 def answer(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None = None) -> list[Piece]:
     """Return the reply to one request, which an approach rewrites if there is one; a piece for each token.
 
-    It is what the engine says, whoever else it talks to. The model's weights serve nothing but decoding afterwards.
+    It is what the engine says, whoever else it talks to.
 
     Raises:
         RequestRefused: if template or context length do not allow the request.
     """
     prompt = tokenised(language_model, request, prompter)
-    alone = decoder(language_model, rows=1)
+    alone, end = decoder(language_model, rows=1)
     reply = Reply(language_model, request, alone.join(prompt))
     pieces: list[Piece] = []
     while not (pieces and pieces[-1].finish_reason):
         pieces += [reply.say(scores) for _, scores in alone.step()]
+    end()
     return pieces
 
 

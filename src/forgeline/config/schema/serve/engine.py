@@ -36,10 +36,14 @@ class Supervision(Section):
 
 
 class Transformers(Section):
-    """The bundle's model in this process, or in one of its own, which may die without the gateway."""
+    """The bundle's model in this process, or in one of its own, which may die without the gateway.
+
+    `adapters` are more of them on the bundle's base, served under these names: bundles, or adapters' folders.
+    """
 
     name: Literal["transformers"] = "transformers"
     process: bool = False
+    adapters: dict[str, str] = {}
     timeouts: Timeouts = Timeouts()
     supervision: Supervision = Supervision()
 
