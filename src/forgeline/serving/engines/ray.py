@@ -95,8 +95,11 @@ class Replica:
         from forgeline.serving.engines.make import made
 
         os.chdir(root)
+        engine = Ray.model_validate(settings)
+        if engine.address is None:
+            _listen_on_loopback()
         self._manifest = verify(Path(bundle))
-        self._engine = made(Ray.model_validate(settings).replica, Path(bundle), self._manifest)
+        self._engine = made(engine.replica, Path(bundle), self._manifest)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application, whose start is the engine's."""
@@ -110,6 +113,14 @@ class Replica:
             if self._engine.failure is not None:
                 raise self._engine.failure
             await asyncio.sleep(LOOK_EVERY)
+
+
+def _listen_on_loopback() -> None:
+    """Keep a replica from taking calls, which are pickled code, from every network: Ray Serve 2.60 binds to all."""
+    from ray.serve._private import replica
+
+    bind = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: bind(server, address.replace("[::]", "127.0.0.1"))
 
 
 def drive() -> None:
@@ -138,8 +149,12 @@ def drive() -> None:
 def _start(engine: Ray, port: int) -> None:
     """Join the cluster, or start one that nobody but this process tree can reach, and open the port."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
-    if engine.address is None:  # who reaches a Ray cluster runs code in it
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if engine.address is None:  # who reaches a Ray cluster runs code in it: loopback only, and with a token
+        os.environ |= {
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # there Ray listens on loopback; the same is right here
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions, ProxyLocation
@@ -150,7 +165,6 @@ def _start(engine: Ray, port: int) -> None:
             num_cpus=processors,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE,
-            _node_ip_address="127.0.0.1",
         )
     else:
         ray.init(address=engine.address)

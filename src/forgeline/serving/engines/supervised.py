@@ -25,6 +25,7 @@ logger = logging.getLogger("forgeline.engine")
 
 LOOK_EVERY = 0.5  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # before a process is started again; doubled each time
+EXIT_SECONDS = 3.0  # that a process may take to be gone after what it had begun
 HARD_END = 10.0  # seconds that a killed process may take to be gone
 LAST_LINES = 4_096  # bytes at the end of the log, where a process says why it ended
 
@@ -139,7 +140,7 @@ class Supervised:
             return f"it ended with exit code {exited.result()}: {self._last_words()}"
         except asyncio.CancelledError:
             process.terminate()
-            await asyncio.wait((exited,), timeout=self._drain)
+            await asyncio.wait((exited,), timeout=self._drain + EXIT_SECONDS)
             raise
         finally:
             self._process = None
