@@ -177,6 +177,7 @@ REFUSED = {
     "https://[64:ff9b::a00:1]/": NOT_PUBLIC,
     "https://[2002:a00:1::]/": NOT_PUBLIC,
     "https://": "must be https",
+    "https://xn--..": "is not known",
     "not a url": "must be https",
 }
 
