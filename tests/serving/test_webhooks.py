@@ -178,6 +178,7 @@ REFUSED = {
     "https://[2002:a00:1::]/": NOT_PUBLIC,
     "https://": "must be https",
     "https://xn--..": "is not known",
+    "https://[fe80::1%25eth0]ü]": "is no name",
     "not a url": "must be https",
 }
 

@@ -31,7 +31,10 @@ async def addresses_of(url: URL, networks: Networks) -> list[Address]:
     Raises:
         Unreachable: saying why not.
     """
-    host = url.raw_host.decode("ascii")  # as it goes over the wire: not every such name can be shown
+    try:
+        host = url.raw_host.decode("ascii")  # as it goes over the wire: not every such name can be shown
+    except UnicodeError:
+        raise Unreachable("The URL's host is no name.") from None
     if url.scheme not in ("https", "http") or not host or url.userinfo:
         raise Unreachable("The URL must be https://host/path, without a user name.")
     try:
