@@ -12,6 +12,7 @@ from forgeline.data.layout import SPLITS
 from forgeline.evaluation.score import test_records
 from forgeline.registry import loading, promotion, versions
 from forgeline.serving import bundle as bundles
+from forgeline.serving.gateway.access.local import local_key
 from forgeline.serving.parity import ParityReport, check
 from forgeline.serving.smoke import smoke
 from forgeline.serving.targets import local
@@ -54,9 +55,10 @@ def check_parity(version: int, bundle: str, config: Config) -> Annotated[ParityR
 def deploy_local(bundle: str, parity: ParityReport, config: Config) -> Annotated[local.Deployment, "deployment"]:
     """Serve the bundle on this machine; it stays up only if the smoke test over HTTP passes."""
     prompts = [comparison.prompt for comparison in parity.comparisons]
+    key, tls = local_key(config), config.serve.access.tls
 
     def ask(deployment: local.Deployment) -> None:
-        smoke(deployment.url, deployment.model, prompts, parity.max_tokens, parity.replies)
+        smoke(deployment.url, deployment.model, prompts, parity.max_tokens, parity.replies, key, tls)
 
     deployment = local.deploy(Path.cwd(), Path(bundle), config.serve, ask)
     print(f"serving version {deployment.version} at {deployment.url}")

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shutil
-import socket
 import sqlite3
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import running
 
 from forgeline.config.schema import Data
 from forgeline.data import table
@@ -88,42 +84,10 @@ def test_a_refused_query_is_one_sentence_in_the_databases_words(
 # PostgreSQL
 
 
-def _binaries() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if found:
-        return found[-1].parent
-    here = shutil.which("initdb")
-    return Path(here).parent if here else None
-
-
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[dict[str, str]]:
-    """A server of its own on a loopback port, owned by a user that is not root."""
-    binaries = _binaries()
-    if binaries is None:
-        pytest.skip("the PostgreSQL server is not installed (Debian: apt-get install postgresql)")
-    folder = Path(tempfile.mkdtemp(prefix="forgeline-pg-"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        shutil.chown(folder, "nobody")
-        as_user = ["setpriv", "--reuid=nobody", "--clear-groups"]
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    password = folder / "password"
-    password.write_text("s3cret-word")
-    password.chmod(0o644)
-    data, options = str(folder / "data"), f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    initialise = [*as_user, str(binaries / "initdb"), "-D", data, "-U", "shop", "--no-sync", "-A", "scram-sha-256"]
-    subprocess.run([*initialise, "--pwfile", str(password)], check=True, capture_output=True, cwd="/")
-    control = [*as_user, str(binaries / "pg_ctl"), "-D", data]
-    log = str(folder / "log")
-    subprocess.run([*control, "-o", options, "-l", log, "-w", "start"], check=True, stdout=subprocess.DEVNULL, cwd="/")
-    try:
-        yield {"SHOP_USER": "shop", "SHOP_PASSWORD": "s3cret-word", "SHOP_PORT": str(port)}
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL, cwd="/")
-        shutil.rmtree(folder)
+    with running() as server:
+        yield {"SHOP_USER": "shop", "SHOP_PASSWORD": server.password, "SHOP_PORT": str(server.port)}
 
 
 URI = "postgresql://${env:SHOP_USER}:${env:SHOP_PASSWORD}@127.0.0.1:${env:SHOP_PORT}/postgres"

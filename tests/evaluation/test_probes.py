@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from forgeline.config import load
+from forgeline.data.values import loose_values
 from forgeline.data.versions import DataVersion
 from forgeline.errors import EvaluationError
 from forgeline.evaluation import Report
 from forgeline.evaluation.probes import MEANINGS, PROBES, ProbeReport, Scene, probe
 from forgeline.evaluation.probes.exposure import exposed
-from forgeline.evaluation.probes.grounding import loose_names, loose_values
+from forgeline.evaluation.probes.grounding import loose_names
 from forgeline.evaluation.probes.injection import LEAD
 from forgeline.evaluation.probes.robustness import mistyped, reworded
 from forgeline.evaluation.probes.scene import Findings

@@ -22,6 +22,7 @@ from forgeline.serving.smoke import smoke
 MODEL = "reply-writer"
 LONG = {"model": MODEL, "messages": HELLO, "max_tokens": 4000, "temperature": 1.0, "seed": 3}
 
+TOKENS = f'forgeline_tokens_total{{direction="completion",model="{MODEL}"}}'
 LONE_SURROGATE = json.dumps({"model": "\ud800", "messages": HELLO})
 
 
@@ -100,11 +101,11 @@ def test_request_ids_are_kept_if_they_are_sane(url: str) -> None:
 
 def test_metrics_count_requests_and_tokens(url: str) -> None:
     line = 'forgeline_requests_total{route="/v1/chat/completions",status="200"}'
-    requests, tokens = metric(url, line), metric(url, 'forgeline_tokens_total{direction="completion"}')
+    requests, tokens = metric(url, line), metric(url, TOKENS)
     usage = client(url).chat.completions.create(model=MODEL, messages=HELLO, max_tokens=5).usage  # type: ignore[arg-type]
     assert usage is not None
     assert metric(url, line) == requests + 1
-    assert metric(url, 'forgeline_tokens_total{direction="completion"}') == tokens + usage.completion_tokens
+    assert metric(url, TOKENS) == tokens + usage.completion_tokens
     assert metric(url, "forgeline_first_token_seconds_count") >= 1
     assert metric(url, "forgeline_queue_depth") == 0
 
@@ -196,12 +197,12 @@ def test_a_full_queue_and_a_late_reply(narrow: str) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_hangs_up_frees_the_engine(url: str, stream: bool) -> None:
-    before = metric(url, 'forgeline_tokens_total{direction="completion"}')
+    before = metric(url, TOKENS)
     raw = socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=30)
     body = json.dumps({**LONG, "stream": stream})
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     raw.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
-    wait_for(lambda: metric(url, 'forgeline_tokens_total{direction="completion"}') > before)
+    wait_for(lambda: metric(url, TOKENS) > before)
     raw.close()
     smoke(url, MODEL, PROMPTS[:1], max_tokens=2)
-    assert metric(url, 'forgeline_tokens_total{direction="completion"}') < before + 2000
+    assert metric(url, TOKENS) < before + 2000

@@ -14,6 +14,7 @@ from forgeline.cli import (
     data,
     decisions,
     gate,
+    key,
     leaderboard,
     line,
     live,
@@ -47,6 +48,7 @@ for verb in VERBS:
     app.command()(verb)
 app.add_typer(data.app, name="data")
 app.add_typer(sheet.app, name="sheet")
+app.add_typer(key.app, name="key")
 
 
 def main() -> None:

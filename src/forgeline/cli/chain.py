@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from forgeline.config import Config
@@ -42,6 +43,21 @@ def from_version(config: Config, reference: str | None) -> dict[str, Any]:
         first = next(record for record in read_records(config.root / SPLITS["train"]) if record.id == trained[0])
         walked["source_of_first"] = json.dumps(first.origin, ensure_ascii=False)
     return walked
+
+
+def from_request(config: Config, id_: str) -> dict[str, Any]:
+    """Return what the gateway kept of a request, and every link from the version that answered it.
+
+    Raises:
+        ServingError: if the gateway's database cannot be asked, or does not know the request.
+    """
+    from forgeline.serving.gateway.interactions import latest
+
+    row = latest(config.serve.store, id_)
+    asked = {"request": id_, "at": datetime.fromtimestamp(row["at"], UTC).isoformat(timespec="seconds")}
+    asked |= {name: row[name] for name in ("caller", "rung", "status")}
+    answered = {"bundle": row["bundle"], "answered_by_run": row["run"]}
+    return asked | from_version(config, row["version"]) | answered
 
 
 def from_record(config: Config, name: str) -> dict[str, Any]:

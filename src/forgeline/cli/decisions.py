@@ -54,22 +54,26 @@ def rollback(
 def lineage(
     version: Annotated[str | None, typer.Argument(help="A version or alias; what is live if not given.")] = None,
     record: Annotated[str | None, typer.Option(help="Walk the other way, from a record's id.")] = None,
+    request: Annotated[str | None, typer.Option(help="Begin at a reply: its x-request-id.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Walk the chain of evidence: from a live model to its source rows, or from a record to the models that saw it."""
+    """Walk the chain of evidence: from a live model, or a reply, to source rows; or from a record to who saw it."""
     from forgeline.cli import chain, environment
     from forgeline.cli.output import emit, table
 
     config = environment.project()
-    walked: dict[str, Any] = chain.from_record(config, record) if record else chain.from_version(config, version)
+    walked: dict[str, Any]
+    if record:
+        title, walked = f"record {record}", chain.from_record(config, record)
+    elif request:
+        title, walked = f"request {request}", chain.from_request(config, request)
+    else:
+        walked = chain.from_version(config, version)
+        title = f"version {walked['version']}"
     if as_json:
         emit(walked)
     else:
-        table(
-            f"lineage of {'record ' + record if record else 'version ' + str(walked['version'])}",
-            ("", ""),
-            walked.items(),
-        )
+        table(f"lineage of {title}", ("", ""), walked.items())
 
 
 def ledger(

@@ -40,22 +40,25 @@ def chat(
     system: Annotated[str | None, typer.Option(help="The system turn; the use case's own if not given.")] = None,
 ) -> None:
     """Talk to the running deployment."""
-    from openai import OpenAI, OpenAIError
+    from openai import OpenAIError
 
     from forgeline.config import load
+    from forgeline.serving.client import client
+    from forgeline.serving.gateway.access.local import saved_key
     from forgeline.serving.targets import local
 
     config = load()
     running = local.status(config.root)
     if running is None or running.health == "gone":
         raise ServingError("Nothing is deployed here: run `forgeline deploy`.")
-    client: Any = OpenAI(base_url=f"{running.deployment.url}/v1", api_key="none", max_retries=0)
+    deployed = running.deployment
+    asking: Any = client(deployed.url, saved_key(config.root), deployed.serve.access.tls)
     system = system or config.data.fetch.system
     opening = [{"role": "system", "content": system}] if system else []
     try:
         while question := message or _prompt():
-            stream = client.chat.completions.create(
-                model=running.deployment.model,
+            stream = asking.chat.completions.create(
+                model=deployed.model,
                 messages=[*opening, {"role": "user", "content": question.replace("\\n", "\n")}],
                 stream=True,
             )
@@ -65,7 +68,7 @@ def chat(
             if message:
                 break
     except OpenAIError as error:
-        raise ServingError(f"{running.deployment.url} did not answer: {error}") from error
+        raise ServingError(f"{deployed.url} did not answer: {error}") from error
 
 
 def status(as_json: Json = False) -> None:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -220,12 +220,12 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe(fault: Any, layers: list[Layer]) -> str:
-    location = tuple(key for key in fault["loc"] if not _is_union_branch(key))
+    location, section = _located(tuple(key for key in fault["loc"] if not _is_union_branch(key)))
     path = ".".join(map(str, location))
     where = next((name for name, values in reversed(layers) if _reaches(values, location)), None)
     where = where or f"configs/{location[0]}.yaml"
     if fault["type"] == "extra_forbidden":
-        legal = _legal_keys(location[:-1])
+        legal = [name for name in section.model_fields if not (section is Config and name in {"root", "profile"})]
         return f"{where}: {path}: unknown key; legal: {', '.join(legal)}{_nearest(str(location[-1]), legal)}"
     if fault["type"] == "missing":
         return f"{where}: {path}: required key is missing"
@@ -252,15 +252,34 @@ def _reaches(values: Any, location: tuple[Any, ...]) -> bool:
     return True
 
 
-def _legal_keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Config
+def _located(location: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
+    """Return the keys of a location in the files, and the section that the last of them stands in.
+
+    Pydantic puts the tag of the branch among the keys where a section is one of several, told apart by `name`.
+    """
+    annotation: Any = Config
+    keys: list[Any] = []
+    section: Any = Config
     for key in location:
-        if get_origin(model) in {dict, list}:  # any key leads to its value type
-            model = get_args(model)[-1]
-        else:
-            model = _section(model).model_fields[key].annotation
-    section = _section(model)
-    return [name for name in section.model_fields if not (section is Config and name in {"root", "profile"})]
+        if branch := _branches(annotation).get(key):
+            annotation = branch
+            continue
+        section = _section(annotation)
+        keys.append(key)
+        if get_origin(annotation) in {dict, list}:  # any key leads to its value type
+            annotation = get_args(annotation)[-1]
+        elif section is not None and key in section.model_fields:
+            annotation = section.model_fields[key].annotation
+    return tuple(keys), section
+
+
+def _branches(annotation: Any) -> dict[str, Any]:
+    """Return the sections that an annotation chooses from by their `name`."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    sections = [part for part in get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+    named = [(section, section.model_fields.get("name")) for section in sections]
+    return {tag: section for section, name in named if name for tag in get_args(name.annotation)}
 
 
 def _section(annotation: Any) -> Any:

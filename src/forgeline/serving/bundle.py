@@ -178,17 +178,28 @@ def load(path: Path, root: Path, verified: Manifest | None = None) -> LanguageMo
     if manifest.base is None or manifest.base_digest is None:
         own_code = manifest.base is not None and manifest.base.trust_remote_code
         return load_whole(path / TUNED, manifest.dtype, trust_remote_code=own_code)
-    if _weights_digest(manifest.base, root) != manifest.base_digest:
-        raise ServingError(
-            f"{manifest.base.source} gives other weights than those the bundle {path} was made from: "
-            "restore that source, or deploy again."
-        )
+    verified_base(manifest, root)
     settings = Train(
         model=manifest.base, method=manifest.method, quantization=manifest.quantization, dtype=manifest.dtype
     )
     if f"{TUNED}/{ADAPTER}" not in manifest.files:
         return load_base(settings, root, path / TUNED)
     return load_tuned(settings, path / TUNED, root)
+
+
+def verified_base(manifest: Manifest, root: Path) -> Path:
+    """Return the folder of the base model that a bundle needs; one with a relative path is found below `root`.
+
+    Raises:
+        ServingError: if it is not the one that the bundle was made from.
+    """
+    assert manifest.base is not None  # noqa: S101
+    if _weights_digest(manifest.base, root) != manifest.base_digest:
+        raise ServingError(
+            f"{manifest.base.source} gives other weights than those the bundle of {manifest.lineage.model} version "
+            f"{manifest.lineage.version} was made from: restore that source, or deploy again."
+        )
+    return base_folder(manifest.base, root)
 
 
 def prompter(path: Path) -> Prompter | None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from forgeline.config.schema.serve.access import Tls
 from forgeline.errors import ServingError
+from forgeline.serving.client import client
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -28,22 +30,25 @@ def smoke(
     prompts: Sequence[list[dict[str, str]]],
     max_tokens: int,
     expected: Sequence[str] | None = None,
+    key: str = "none",
+    tls: Tls | None = None,
 ) -> SmokeReport:
     """Check that a server lists its model, answers each prompt, and streams the very same answer.
 
-    With `expected`, such as a parity report's replies, the running engine must say them word by word.
+    With `expected`, such as a parity report's replies, the running engine must say them word by word. `key` is an
+    API key, `tls` the server's own settings.
 
     Raises:
         ServingError: saying which of it failed.
     """
-    from openai import OpenAI, OpenAIError
+    from openai import OpenAIError
 
-    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    asking = client(url, key, tls)
     try:
-        listed = [entry.id for entry in client.models.list()]
+        listed = [entry.id for entry in asking.models.list()]
         if model not in listed:
             raise ServingError(f"{url} serves {', '.join(listed)}, not {model}.")
-        answers = [_ask(client, model, prompt, max_tokens) for prompt in prompts]
+        answers = [_ask(asking, model, prompt, max_tokens) for prompt in prompts]
     except OpenAIError as fault:
         raise ServingError(f"The smoke test of {url} failed: {fault}") from fault
     replies = [reply for reply, _ in answers]

@@ -10,6 +10,7 @@ from forgeline.lineage import value_digest
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from forgeline.data.pii.finance import card, iban
 from forgeline.data.pii.identity import NATIONAL_IDS, POSTCODES, birth_date, national_id, postcode
 from forgeline.data.pii.network import ip, url_credentials
 from forgeline.data.pii.phone import phone
-from forgeline.data.pii.recogniser import Recogniser
+from forgeline.data.pii.recogniser import Recogniser, Span
 from forgeline.data.pii.secret import secret
 from forgeline.errors import ConfigError
 
@@ -37,6 +38,11 @@ KINDS: dict[str, Callable[[Sequence[str]], list[Recogniser]]] = {
 }
 
 
+LOOKING_BEHIND = {
+    "national_id",
+    "postcode",
+    "birth_date",
+}  # Python takes longer for these searches than for their gates
 Column = tuple[polars.Series, polars.Series]  # numbers of rows, and their texts
 
 
@@ -78,6 +84,11 @@ class Finder:
         for one in [*own, *built_in]:
             self.recognisers[one.kind].append(one)
         self.canonical = {kind: forms[0].canonical for kind, forms in self.recognisers.items()}
+        self._forms = [
+            (one, [re.compile(gate) for gate in one.gates] if kind in LOOKING_BEHIND else [])
+            for kind, group in self.recognisers.items()
+            for one in group
+        ]
         self._people = None
         if config.names:
             from forgeline.data.pii import names
@@ -108,15 +119,28 @@ class Finder:
         settled = ((row, self._settle(read[row], found[row])) for row in sorted(found))
         return {row: finds for row, finds in settled if finds}
 
+    def find_in(self, text: str) -> list[Find]:
+        """Return what `find` returns of one text, in a tenth of the time for a short one; people's names left out."""
+        found = [Find(one.kind, *span) for one, gates in self._forms for span in _found(one, gates, text)]
+        return self._settle(text, found) if found else []
+
     def _settle(self, text: str, finds: list[Find]) -> list[Find]:
         """Return the finds in order, less those that overlap an earlier recogniser's, or a tag that stands already."""
-        taken = [match.span() for match in self._tag.finditer(text)] if self._tag and "[" in text else []
+        tags = [match.span() for match in self._tag.finditer(text)] if self._tag and "[" in text else []
+        starts, ends = [start for start, _ in tags], [end for _, end in tags]  # of what is taken, in order
         kept = []
         for find in finds:
-            if all(find.end <= start or end <= find.start for start, end in taken):
-                taken.append((find.start, find.end))
+            place = bisect(starts, find.start)
+            clear_behind = place == 0 or ends[place - 1] <= find.start
+            if clear_behind and (place == len(starts) or find.end <= starts[place]):
+                starts.insert(place, find.start)
+                ends.insert(place, find.end)
                 kept.append(find)
         return sorted(kept, key=lambda find: find.start)
+
+
+def _found(one: Recogniser, gates: Iterable[re.Pattern[str]], text: str) -> Iterable[Span]:
+    return one.find(text) if all(gate.search(text) for gate in gates) else ()
 
 
 def _either(forms: list[Recogniser]) -> str:

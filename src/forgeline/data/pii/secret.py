@@ -103,9 +103,9 @@ def _is_random(value: str, least: int) -> bool:
     """Say whether a text of that length at least mixes letters with digits, or cases as no name does."""
     digits = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
     cases = len(FLIP.findall(value)) > 0.38 * len(value)  # words joined in camel case have fewer
-    return len(value) >= least and (digits or cases) and _entropy(value) >= 2.75
+    return len(value) >= least and (digits or cases) and entropy(value) >= 2.75
 
 
-def _entropy(value: str) -> float:
+def entropy(value: str) -> float:
     """Return the entropy of the characters of a text, in bits to the character."""
     return -sum(count / len(value) * math.log2(count / len(value)) for count in Counter(value).values())

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -24,8 +24,9 @@ import numpy
 import polars
 from numpy.typing import NDArray
 
-from forgeline.data.rules import kernels, words
+from forgeline.data.rules import kernels, logistic, words
 from forgeline.data.rules.lexicon import Lexicon, Words, hashes_of
+from forgeline.data.rules.logistic import Floats, fit
 from forgeline.sources import cache_root, resolve
 from forgeline.sources.cache import publish
 
@@ -50,11 +51,6 @@ SENTENCES = 2500  # of each civil file
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 SEEN = 4  # toxic texts with a word, from which on it is learned
 COMMON = 0.002  # share of the civil sentences with a word, from which on it is not
-PENALTY = 1e-4
-ROUNDS = 800
-
-Numbers = NDArray[numpy.int64]
-Floats = NDArray[numpy.float64]
 
 
 class Model(NamedTuple):
@@ -64,11 +60,16 @@ class Model(NamedTuple):
     weights: Floats
     constant: float
 
-    def score(self, texts: polars.Series, masked: kernels.Hashes | None = None) -> polars.Series:
-        """Return the probability that each text is toxic, were half of all sentences so."""
+    def scorer(self, masked: kernels.Hashes | None = None) -> Callable[[polars.Series], polars.Series]:
+        """Return what tells the probability that each text is toxic, were half of all sentences so."""
         weights = self.weights if masked is None else numpy.where(numpy.isin(self.hashes, masked), 0.0, self.weights)
-        odds = self.constant + Lexicon(self.hashes, weights).highest(texts)
-        return polars.Series("toxicity", 1 / (1 + numpy.exp(-odds)))
+        lexicon = Lexicon(self.hashes, weights)
+
+        def score(texts: polars.Series) -> polars.Series:
+            odds = self.constant + lexicon.highest(texts)
+            return polars.Series("toxicity", 1 / (1 + numpy.exp(-odds)))
+
+        return score
 
 
 def toxicity_scores(
@@ -82,8 +83,12 @@ def toxicity_scores(
     Raises:
         SourceError: if the training texts are neither in the cache nor to be had.
     """
-    texts = polars.Series(values=texts, dtype=polars.String)
-    return _model(corrected).score(texts, hashes_of(*identities) if corrected else None)
+    return _scorer(corrected, tuple(identities))(polars.Series(values=texts, dtype=polars.String))
+
+
+@functools.lru_cache(8)
+def _scorer(corrected: bool, identities: tuple[str, ...]) -> Callable[[polars.Series], polars.Series]:
+    return _model(corrected).scorer(hashes_of(*identities) if corrected else None)
 
 
 def profane_words(texts: polars.Series) -> polars.Series:
@@ -102,7 +107,7 @@ def _model(corrected: bool) -> Model:
     """Return the classifier from the cache, trained first if it is not there."""
     from safetensors.numpy import load_file, save
 
-    sources = (Path(__file__), Path(words.__file__), Path(kernels.__file__))
+    sources = (Path(one) for one in (__file__, words.__file__, kernels.__file__, logistic.__file__))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     path = cache_root() / "toxicity" / f"{digest[:16]}.{'corrected' if corrected else 'raw'}.safetensors"
     if not path.exists():
@@ -153,41 +158,5 @@ def train(texts: polars.Series, toxic: NDArray[numpy.bool_], corrected: bool) ->
     learned &= ~numpy.isin(hashes, hashes_of(words.LETTERS, words.IDENTITIES if corrected else ""))
     rows, columns = pairs[:, learned[pairs[1]]]
     columns = (numpy.cumsum(learned) - 1)[columns]
-    weights, constant = _fit(rows, columns, toxic)
+    weights, constant = fit(rows, columns, toxic)
     return Model(hashes[learned], weights, constant)
-
-
-def _fit(rows: Numbers, columns: Numbers, toxic: NDArray[numpy.bool_]) -> tuple[Floats, float]:
-    """Return the weights, none negative, and the constant of a logistic regression with an L1 penalty.
-
-    The ones of the design matrix stand at (rows, columns); both classes count for a half. The method is
-    FISTA (Beck and Teboulle, 2009).
-    """
-    n, width = len(toxic), int(columns.max()) + 1
-    labels = numpy.where(toxic, 1.0, 0.0)
-    share = numpy.where(toxic, 0.5 / toxic.sum(), 0.5 / (~toxic).sum())
-
-    def forward(values: Floats) -> Floats:
-        odds: Floats = numpy.bincount(rows, values[columns], n) + values[-1]
-        return odds
-
-    def backward(residuals: Floats) -> Floats:
-        return numpy.append(numpy.bincount(columns, residuals[rows], width), residuals.sum())
-
-    direction = numpy.ones(width + 1)
-    for _ in range(30):  # power iteration: the largest curvature sets the step
-        direction = backward(share * forward(direction))
-        curvature = numpy.linalg.norm(direction)
-        direction /= curvature
-    step = 3.8 / curvature
-    penalty, floor = numpy.append(numpy.full(width, PENALTY), 0), numpy.append(numpy.zeros(width), -numpy.inf)
-    best = ahead = numpy.zeros(width + 1)
-    momentum = 1.0
-    for _ in range(ROUNDS):
-        slope = backward(share * (1 / (1 + numpy.exp(-forward(ahead))) - labels))
-        new = numpy.maximum(ahead - step * (slope + penalty), floor)
-        following = (1 + numpy.sqrt(1 + 4 * momentum**2)) / 2
-        ahead = new + (momentum - 1) / following * (new - best)
-        best, momentum = new, following
-    weights: Floats = best[:-1].round(4)
-    return weights, round(float(best[-1]), 4)  # below what the order of additions may change

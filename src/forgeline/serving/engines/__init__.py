@@ -14,7 +14,14 @@ class RequestRefused(ServingError):
 
 
 class EngineUnavailable(ServingError):
-    """The engine cannot answer now: it loads, is overrun, or cannot be reached. Another try may succeed."""
+    """The engine cannot answer now: it loads, is overrun, or cannot be reached. Another try may succeed.
+
+    `retry_after` is how many seconds it asks to be left alone, if it says so.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class EngineFailed(ServingError):
@@ -62,7 +69,7 @@ class Piece:
 
     text: str
     usage: Usage
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: Literal["stop", "length", "content_filter"] | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
@@ -71,7 +78,11 @@ class Engine(Protocol):
 
     name: str
     failure: ForgelineError | None  # why it can never answer, once that is known
-    last_piece: float  # when it last gave one, monotonic seconds
+
+    @property
+    def last_piece(self) -> float:
+        """When it last gave one, in monotonic seconds."""
+        ...
 
     @property
     def ready(self) -> bool:

@@ -2,16 +2,95 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from forgeline.config.schema.serve import Engine as Settings
+from forgeline.config.schema.serve import Serve
+from forgeline.config.schema.serve.engine import Engine as Settings
+from forgeline.config.schema.serve.engine import Ray, Remote, Transformers, Vllm
+from forgeline.lineage import value_digest
+from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest
 from forgeline.serving.engines import Engine
+from forgeline.sources.environment import expand
+
+if TYPE_CHECKING:
+    from forgeline.serving.engines.supervised import Program
+
+FOLDER = Path(".forgeline/engines")  # logs and settings of the engines that have a process of their own
+PRIMARY = "engine"
 
 
-def made(settings: Settings, bundle: Path, manifest: Manifest) -> Engine:
-    """Return the engine that serves a verified bundle; a relative base model is found below the working folder."""
-    from forgeline.serving.engines.embedded import Embedded
-    from forgeline.serving.engines.transformers import Rows
+def made_all(serve: Serve, bundle: Path, manifest: Manifest) -> dict[str, Engine]:
+    """Return the engines of a deployment: `engine`, which answers, and the others by their names.
 
-    return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest))
+    Raises:
+        ForgelineError: if one cannot be made as its settings ask.
+    """
+    settings = {PRIMARY: serve.engine, **serve.others}
+    return {name: made(asked, bundle, manifest, name, serve.drain_timeout) for name, asked in settings.items()}
+
+
+def made(
+    settings: Settings, bundle: Path, manifest: Manifest, name: str = PRIMARY, drain: float = Serve().drain_timeout
+) -> Engine:
+    """Return an engine that serves a verified bundle; relative paths are found below the working folder.
+
+    Raises:
+        ForgelineError: if it cannot be made as its settings ask.
+    """
+    match settings:
+        case Transformers(process=True) | Vllm() | Ray():
+            return _supervised(settings, bundle, manifest, name, drain)
+        case Transformers():
+            from forgeline.serving.engines.embedded import Embedded
+            from forgeline.serving.engines.transformers import Rows
+
+            return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest))
+        case Remote():
+            from forgeline.serving.engines import remote
+
+            endpoint = remote.Endpoint(
+                url=expand(settings.url),
+                key=expand(settings.key) if settings.key else None,
+                model=settings.model,
+                models=settings.models,
+                gives_logprobs=settings.logprobs,
+                timeouts=settings.timeouts,
+            )
+            return remote.Remote(name, endpoint)
+
+
+def _supervised(
+    settings: Transformers | Vllm | Ray, bundle: Path, manifest: Manifest, name: str, drain: float
+) -> Engine:
+    from forgeline.serving.engines import ray, supervised, vllm
+
+    root, folder = Path.cwd(), Path.cwd() / FOLDER
+    log = folder / f"{name}.log"
+    match settings:
+        case Vllm():
+            program = vllm.program(settings, bundle, manifest, root, drain, log)
+        case Ray():
+            return ray.RayServe(name, settings, bundle, manifest, drain, folder)
+        case Transformers():
+            program = _own_server(settings, bundle, manifest, drain, log)
+    return supervised.Supervised(name, program, settings.supervision, drain)
+
+
+def _own_server(settings: Transformers, bundle: Path, manifest: Manifest, drain: float, log: Path) -> Program:
+    """Return our own server of an engine in this environment."""
+    from forgeline.serving.engines.remote import Endpoint
+    from forgeline.serving.engines.supervised import Program
+
+    alone = Serve(engine=settings.model_copy(update={"process": False}), drain_timeout=drain).model_dump(mode="json")
+    path = log.with_name(f"{value_digest(alone)[:16]}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, alone)
+    server = (sys.executable, "-m", "forgeline.serving.engines.server")
+    return Program(
+        command=lambda port: [*server, "--bundle", str(bundle), "--settings", str(path), "--port", str(port)],
+        endpoint=Endpoint(url="", model=manifest.lineage.model, timeouts=settings.timeouts),
+        log=log,
+    )

@@ -28,7 +28,7 @@ def main() -> None:
     serve = Serve.model_validate_json(arguments.settings.read_bytes())
     listener = listen(serve.host, serve.port)
     app = create_app(made(serve.engine, arguments.bundle, manifest), manifest, serve)
-    Server(app, serve.drain_timeout).serve_on(listener)
+    Server(app, serve).serve_on(listener)
 
 
 if __name__ == "__main__":

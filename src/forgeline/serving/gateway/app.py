@@ -1,157 +1,170 @@
-"""The routes: chat completions with and without a stream, models, health, readiness, metrics."""
+"""The gateway put together: what each room of it gets, and which routes lead into it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.exceptions import HTTPException
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from forgeline.config.schema import Serve
 from forgeline.errors import ServingError
 from forgeline.serving.bundle import Manifest
-from forgeline.serving.engines import Engine, GenerationRequest, Piece
-from forgeline.serving.gateway.chat import pieces, whole
-from forgeline.serving.gateway.door import Door, Traffic
-from forgeline.serving.gateway.metrics import Metrics
-from forgeline.serving.gateway.protocol import ApiError, ChatRequest, Completion, from_validation
+from forgeline.serving.engines import Engine, GenerationRequest
+from forgeline.serving.gateway import batch, feedback, interactions, retention, review_routes, status, web, webhooks
+from forgeline.serving.gateway.access.callers import Access
+from forgeline.serving.gateway.access.gate import Gate
+from forgeline.serving.gateway.cache import Cache
+from forgeline.serving.gateway.chat import Chat
+from forgeline.serving.gateway.door import Door
+from forgeline.serving.gateway.exchange import Caller
+from forgeline.serving.gateway.guards import Guards
+from forgeline.serving.gateway.interactions import Interactions
+from forgeline.serving.gateway.ladder import Ladder
+from forgeline.serving.gateway.limits import Limits
+from forgeline.serving.gateway.protocol import ApiError, ChatRequest, answer_errors, models_page
+from forgeline.serving.gateway.reviews import Reviews
+from forgeline.serving.gateway.sse import EventStream, events, whole
+from forgeline.serving.gateway.store import Store
+from forgeline.serving.gateway.telemetry.telemetry import Telemetry
+from forgeline.serving.gateway.traffic import Traffic
 
 PROBE = GenerationRequest(messages=[{"role": "user", "content": "Hello"}], max_tokens=1, temperature=0)
 PROBE_SECONDS = 10.0
 
 
-def create_app(engine: Engine, manifest: Manifest, serve: Serve) -> FastAPI:
-    """Return the application; it loads the engine when it starts.
+def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, root: Path, page: web.Page) -> FastAPI:
+    """Return the application; it opens the store and starts the engines, of which the first is the deployment's own.
 
-    `app.state.engine` tells whether the engine is well, `app.state.traffic` what is in flight.
+    `app.state.engine` tells whether that is well, `app.state.traffic` what is in flight.
     """
+    own = next(iter(engines))
     traffic = Traffic()
-    metrics = Metrics(manifest, lambda: engine.depth)
+    store = Store(serve.store, serve.seen.pending, serve.seen.write_timeout)
+    telemetry = Telemetry(serve.seen, manifest, store, lambda: engines[own].depth)
+    registry = telemetry.metrics.registry
+    access = Access(serve.access, store, registry)
+    hooks = webhooks.Webhooks(serve.people.webhooks, store, registry)
+    reviews = Reviews(store, serve.people.review, manifest, hooks.send)
+    cache = Cache(serve.cache, manifest.digest, own, registry)
+    chat = Chat(
+        manifest=manifest,
+        sampling=manifest.sampling,
+        engines=engines,
+        traffic=traffic,
+        limits=Limits(serve.limits, store, registry, partial(_tell_exhausted, hooks)),
+        guards=Guards(manifest.guards, root),
+        ladder=Ladder(
+            engines, serve.ladder, serve.limits.request_timeout, cache, reviews.open_ticket, registry
+        ),
+        cache=cache,
+        interactions=Interactions(store, serve.seen, manifest),
+        reviews=reviews,
+        telemetry=telemetry,
+    )
+    batches = batch.Batches(serve.people.batch, store, chat.answer, hooks, registry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await engine.start()
-        yield
-        await engine.close()
+        async with AsyncExitStack() as opened:
+            store.open()
+            opened.callback(store.close)
+            access.open()
+            opened.callback(access.close)
+            for engine in engines.values():
+                await engine.start()
+                opened.push_async_callback(engine.close)
+            opened.push_async_callback(chat.limits.close)
+            for background in (hooks, batches):
+                await background.start()
+                opened.push_async_callback(background.close)
+            sweeping = asyncio.create_task(retention.keep_swept(store, serve.seen.keep_days))
+            opened.callback(sweeping.cancel)
+            yield
 
     app = FastAPI(title=f"Forgeline: {manifest.lineage.model}", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.engine, app.state.traffic = engine, traffic
+    app.state.engine, app.state.traffic = engines[own], traffic
     headers = {
         "x-forgeline-version": manifest.lineage.version,
         "x-forgeline-run": manifest.lineage.mlflow_run,
         "x-forgeline-bundle": manifest.digest[:16],
     }
-    app.add_middleware(Door, traffic=traffic, metrics=metrics, headers=headers, max_body=serve.limits.max_body)
-    _answer_errors(app)
-    _add_chat(app, manifest, serve, engine, traffic, metrics)
-    _add_probes(app, manifest, engine, traffic, metrics)
+    app.add_middleware(Gate, access=access)
+    app.add_middleware(Door, traffic=traffic, telemetry=telemetry, headers=headers, max_body=serve.limits.max_body)
+    answer_errors(app)
+    _add_chat(app, chat)
+    _add_probes(app, chat, telemetry.metrics.text)
+    hour, depth = telemetry.hour, lambda: chat.limits.depth
+    for routes in (
+        web.router(page),
+        interactions.router(store),
+        feedback.router(store, chat.guards.scrubbed, lambda entry: hooks.send("feedback.received", entry, entry["tenant"])),
+        review_routes.router(reviews),
+        status.router(hour, manifest, engines, traffic, store, reviews, depth, serve.limits.prices.currency),
+        webhooks.router(hooks, _caller),
+        batch.router(batches, _caller),
+    ):
+        app.include_router(routes)
     return app
 
 
-def _add_chat(
-    app: FastAPI, manifest: Manifest, serve: Serve, engine: Engine, traffic: Traffic, metrics: Metrics
-) -> None:
-    name = manifest.lineage.model
+def _add_chat(app: FastAPI, chat: Chat) -> None:
     started = int(time.time())
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        listed = [{"id": id_, "object": "model", "created": started, "owned_by": "forgeline"} for id_ in names()]
-        return {"object": "list", "data": listed}
+    async def models(http: Request) -> dict[str, Any]:
+        mine, names = _caller(http).models, (chat.manifest.lineage.model, *chat.engine.models)
+        return models_page([name for name in names if not mine or name in mine], started)
 
     @app.post("/v1/chat/completions")
     async def complete(body: ChatRequest, http: Request) -> Response:
-        if body.model not in names():
-            message = f"The model `{body.model}` does not exist; this server serves `{'`, `'.join(names())}`."
-            raise ApiError(404, message, "model_not_found", "model")
-        if not engine.ready:
-            raise ApiError(503, "The model is still loading.", "loading", retry_after=5)
-        if engine.depth >= serve.limits.max_queue:
-            raise ApiError(429, "Too many requests are waiting; try again.", "queue_full", retry_after=1)
-        request = body.to_generation(manifest.sampling)
-        request = replace(request, model=None if body.model == name else body.model)
-        reply = pieces(engine, request, serve.limits.request_timeout, traffic, metrics)
-        completion = Completion(http.state.request_id, name, manifest.digest[:16])
-        if body.stream:
+        exchange = chat.exchange(body, http.state.caller, http.state.request_id)
+        exchange.traceparent, http.state.exchange = http.headers.get("traceparent"), exchange
+        reply = chat.reply(exchange, fresh="no-store" in http.headers.get("cache-control", ""))
+        completion = chat.completion(exchange)
+        if body.stream and not chat.reviews.may_hold:
             first = await anext(reply)  # what fails before the first byte still gets a status of its own
-            usage = body.stream_options is not None and body.stream_options.include_usage
-            events = _events(completion, first, reply, usage)
-            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        parts = await whole(reply, http)
-        text = "".join(piece.text for piece in parts)
-        return JSONResponse(completion.whole(text, str(parts[-1].finish_reason), parts[-1].usage))
-
-    def names() -> tuple[str, ...]:
-        return (name, *engine.models)
+            return EventStream(events(completion, body, first, reply), exchange.headers)
+        pieces = await whole(reply, http)
+        if exchange.held:
+            return JSONResponse(review_routes.waiting(str(exchange.ticket)), 202, exchange.headers)
+        return JSONResponse(completion.whole(pieces), headers=exchange.headers)
 
 
-def _add_probes(app: FastAPI, manifest: Manifest, engine: Engine, traffic: Traffic, metrics: Metrics) -> None:
+def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:
     @app.get("/healthz")
     async def health() -> dict[str, str]:
         return {"status": "alive"}
 
     @app.get("/readyz")
-    async def ready() -> dict[str, str]:
+    async def ready(http: Request) -> dict[str, str]:
         """Really generate a token, unless the engine has just given one to somebody."""
-        if traffic.draining:
+        if chat.traffic.draining:
             raise ApiError(503, "The server is shutting down.", "draining")
-        if time.monotonic() - engine.last_piece > PROBE_SECONDS:
+        if time.monotonic() - chat.engine.last_piece > PROBE_SECONDS:
             try:
-                async with asyncio.timeout(PROBE_SECONDS), aclosing(engine.generate(PROBE)) as reply:
+                async with asyncio.timeout(PROBE_SECONDS), aclosing(chat.engine.generate(PROBE)) as reply:
                     await anext(reply)
             except (TimeoutError, ServingError) as fault:
                 raise ApiError(503, str(fault) or "The engine gives no token.", "not_ready") from fault
-        return {"status": "ready", **manifest.lineage.model_dump(), "bundle": manifest.digest}
+        served = {**chat.manifest.lineage.model_dump(), "bundle": chat.manifest.digest}
+        return {"status": "ready", **(served if http.state.caller.roles else {})}
 
     @app.get("/metrics")
     async def exposition() -> Response:
-        return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(metrics(), media_type="text/plain; version=0.0.4")
 
 
-async def _events(
-    completion: Completion, first: Piece, reply: AsyncGenerator[Piece], include_usage: bool
-) -> AsyncIterator[str]:
-    yield _event(completion.chunk({"role": "assistant", "content": first.text}, first.finish_reason))
-    last = first
-    try:
-        async with aclosing(reply):
-            async for last in reply:
-                if last.text or last.finish_reason:
-                    yield _event(completion.chunk({"content": last.text} if last.text else {}, last.finish_reason))
-    except ApiError as fault:
-        yield _event(fault.body())
-        return
-    if include_usage:
-        yield _event(completion.usage_chunk(last.usage))
-    yield "data: [DONE]\n\n"
+def _caller(http: Request) -> Caller:
+    caller: Caller = http.state.caller
+    return caller
 
 
-def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-
-
-def _answer_errors(app: FastAPI) -> None:
-    """Give every error OpenAI's shape."""
-
-    def respond(error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body(), error.status_code, error.headers)
-
-    @app.exception_handler(HTTPException)
-    async def known(request: Request, fault: HTTPException) -> JSONResponse:
-        return respond(fault if isinstance(fault, ApiError) else ApiError(fault.status_code, fault.detail))
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, fault: RequestValidationError) -> JSONResponse:
-        return respond(from_validation(list(fault.errors())))
-
-    @app.exception_handler(Exception)
-    async def unknown(request: Request, fault: Exception) -> JSONResponse:
-        return respond(ApiError(500, "The server failed on this request; its log says why.", "internal"))
+def _tell_exhausted(hooks: webhooks.Webhooks, caller: Caller) -> None:
+    hooks.send("budget.exhausted", {"key": caller.id}, caller.tenant)

@@ -1,79 +1,203 @@
-"""The way of one chat request: who asks, how much, what goes in, an answer, what goes out, what is kept."""
+"""The way of one chat request: its turn, what goes in, an answer, what goes out, what is kept."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any
 
-from starlette.requests import Request
+from pydantic import ValidationError
 
-from forgeline.serving.engines import (
-    Engine,
-    EngineFailed,
-    EngineUnavailable,
-    GenerationRequest,
-    Piece,
-    RequestRefused,
-)
-from forgeline.serving.gateway.door import Traffic
-from forgeline.serving.gateway.metrics import Metrics
-from forgeline.serving.gateway.protocol import ApiError
+from forgeline.config.schema import Sampling
+from forgeline.errors import ServingError
+from forgeline.serving.bundle import Manifest
+from forgeline.serving.engines import Engine, Piece, Usage
+from forgeline.serving.gateway.access.routes import admit_model
+from forgeline.serving.gateway.cache import Cache
+from forgeline.serving.gateway.traffic import Traffic
+from forgeline.serving.gateway.exchange import Caller, Exchange
+from forgeline.serving.gateway.guards import Guards
+from forgeline.serving.gateway.interactions import Interactions
+from forgeline.serving.gateway.ladder import Ladder
+from forgeline.serving.gateway.limits import Limits
+from forgeline.serving.gateway.limits.allowances import UNIT
+from forgeline.serving.gateway.protocol import ApiError, ChatRequest, Completion, from_engine, from_validation
+from forgeline.serving.gateway.reviews import Reviews
+from forgeline.serving.gateway.store import StoreFailed
+from forgeline.serving.gateway.telemetry.telemetry import Telemetry
+from forgeline.serving.gateway.telemetry.traces import Trace
+
+MESSAGE_TOKENS = 16  # that a chat template may put around a message
 
 
-async def pieces(
-    engine: Engine, request: GenerationRequest, timeout: float, traffic: Traffic, metrics: Metrics
-) -> AsyncGenerator[Piece]:
-    """Yield the reply; raise ApiError for whatever comes instead."""
-    started, first = time.perf_counter(), True
-    deadline = asyncio.get_running_loop().time() + timeout
-    try:
-        async with aclosing(engine.generate(request)) as reply:
-            while True:
-                async with traffic.waiting(deadline):
-                    piece = await anext(reply, None)
-                if piece is None:
-                    return
-                if first:
-                    metrics.first_token_seconds.observe(time.perf_counter() - started)
-                    metrics.tokens.labels("prompt").inc(piece.usage.prompt_tokens)
-                    first = False
-                metrics.tokens.labels("completion").inc()
-                yield piece
-    except TimeoutError:
-        if traffic.over:
+@dataclass(frozen=True)
+class Chat:
+    """What a chat request goes through; `engines` by name, the deployment's own first."""
+
+    manifest: Manifest
+    sampling: Sampling
+    engines: dict[str, Engine]
+    traffic: Traffic
+    limits: Limits
+    guards: Guards
+    ladder: Ladder
+    cache: Cache
+    interactions: Interactions
+    reviews: Reviews
+    telemetry: Telemetry
+
+    @property
+    def engine(self) -> Engine:
+        """The deployment's own."""
+        return next(iter(self.engines.values()))
+
+    def exchange(self, body: ChatRequest, caller: Caller, id_: str) -> Exchange:
+        """Return the exchange that a request begins.
+
+        Raises:
+            ApiError: if the caller may not ask for its model, or there is none of that name.
+        """
+        admit_model(caller, body.model)
+        request = body.to_generation(self.engine, self.manifest.lineage.model, self.sampling)
+        return Exchange(id_, caller, request, stream=bool(body.stream))
+
+    def completion(self, exchange: Exchange) -> Completion:
+        """Return how its reply is put on the wire."""
+        model = exchange.request.model or self.manifest.lineage.model
+        return Completion(exchange.id, model, self.manifest.digest[:16], lambda: self._told(exchange))
+
+    async def reply(self, exchange: Exchange, fresh: bool = False, background: bool = False) -> AsyncGenerator[Piece]:
+        """Yield what the caller may read; whatever comes of it is on record before its last piece, or error, is out.
+
+        Raises:
+            ApiError: at any piece.
+        """
+        status, error, last = 499, "client_closed", None
+        trace = Trace()
+        trace.join(exchange.traceparent, exchange.caller)
+        try:
+            self.interactions.check()
+            async with aclosing(self._guarded(exchange, trace, fresh, background)) as pieces:
+                while (piece := await self._next(pieces)) is not None:
+                    exchange.first_token = exchange.first_token or exchange.age()
+                    if piece.finish_reason is None:
+                        yield piece
+                    else:
+                        last, exchange.finish_reason = piece, piece.finish_reason
+            if last is None:
+                raise ApiError(500, "The reply broke off.", "engine_failed")
+            await self._passed(exchange)
+            status, error = 200, None
+        except ServingError as fault:
+            known = from_engine(fault)
+            status, error = known.status_code, known.code
+            raise known from fault
+        except ApiError as fault:
+            status, error = fault.status_code, fault.code
+            raise
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            status, error = 500, "internal"
+            raise
+        finally:
+            await asyncio.shield(self._over(exchange, trace, status, error))
+        yield last
+
+    async def answer(self, body: dict[str, Any], caller: Caller, id_: str) -> tuple[int, dict[str, Any]]:
+        """Return status and body for a request that nobody waits for, after all others."""
+        try:
+            asked = ChatRequest.model_validate(body)
+            exchange = self.exchange(asked.model_copy(update={"stream": False}), caller, id_)
+            pieces = [piece async for piece in self.reply(exchange, background=True)]
+        except ValidationError as fault:
+            refusal = from_validation([{**each, "loc": ("body", *each["loc"])} for each in fault.errors()])
+            return refusal.status_code, refusal.body()
+        except ApiError as fault:
+            return fault.status_code, fault.body()
+        return 200, self.completion(exchange).whole(pieces)
+
+    async def _guarded(
+        self, exchange: Exchange, trace: Trace, fresh: bool, background: bool
+    ) -> AsyncGenerator[Piece]:
+        asked = exchange.request
+        # A token is a byte or more, so no tokenizer need be asked; what is not used is given back.
+        prompt = sum(len(message["content"].encode()) + MESSAGE_TOKENS for message in asked.messages)
+        async with AsyncExitStack() as held:
+            with trace.span("limits"):
+                turn = self.limits.admitted(exchange.caller, prompt, asked.max_tokens, background)
+                admission = await held.enter_async_context(turn)
+            exchange.headers = admission.headers
+            try:
+                with trace.span("guards"):
+                    masks = await self.guards.inbound(exchange)
+                answer = self._noted(exchange, trace, self.ladder.answer(exchange, cached=not fresh))
+                async with aclosing(self.guards.outbound(exchange, answer, masks)) as reply:
+                    async for piece in reply:
+                        yield piece
+            finally:
+                await asyncio.shield(admission.settle(exchange.usage if self._worked(exchange) else None))
+
+    async def _noted(
+        self, exchange: Exchange, trace: Trace, answer: AsyncGenerator[Piece]
+    ) -> AsyncGenerator[Piece]:
+        """Pass an answer on; note what was used so far, for a reply may be cut at any piece."""
+        with trace.span("answer") as span:
+            async with aclosing(answer):
+                async for piece in answer:
+                    self._count(exchange, piece.usage)
+                    yield piece
+            span.attributes["forgeline.rung"] = exchange.rung
+
+    def _count(self, exchange: Exchange, usage: Usage) -> None:
+        before, exchange.usage = exchange.usage or Usage(0, 0), usage
+        for direction, number in (
+            ("prompt", usage.prompt_tokens - before.prompt_tokens),
+            ("completion", usage.completion_tokens - before.completion_tokens),
+        ):
+            if number:
+                self.telemetry.metrics.count_tokens(direction, number, exchange.request.model)
+
+    async def _next(self, pieces: AsyncGenerator[Piece]) -> Piece | None:
+        try:
+            async with self.traffic.waiting():
+                return await anext(pieces, None)
+        except TimeoutError:
+            if not self.traffic.over:
+                raise
             raise ApiError(503, "The server shut down before the reply was complete.", "draining") from None
-        raise ApiError(504, "The request took longer than limits.request_timeout.", "timeout") from None
-    except RequestRefused as refusal:
-        raise ApiError(400, str(refusal), "context_or_template", "messages") from None
-    except EngineUnavailable as fault:
-        raise ApiError(503, str(fault), "unavailable", retry_after=5) from fault
-    except EngineFailed as fault:
-        raise ApiError(500, str(fault), "engine_failed") from fault
 
+    async def _passed(self, exchange: Exchange) -> None:
+        """Queue a whole reply for a person, if one must look, and keep it for the next who asks the same."""
+        why = self.reviews.due(exchange) if exchange.ticket is None else None
+        if why is not None:
+            try:
+                await self.reviews.submit(exchange, why)
+            except StoreFailed as fault:
+                message = "A person must look at this reply, and it cannot be put before one now."
+                raise ApiError(503, message, "review_unavailable", retry_after=5) from fault
+            exchange.held = self.reviews.waits(why)
+        if not exchange.held:
+            await self.cache.keep(exchange)
 
-async def whole(reply: AsyncGenerator[Piece], http: Request) -> list[Piece]:
-    """Return all pieces of a reply; give up as soon as the client hangs up."""
-    gone = asyncio.ensure_future(_hung_up(http))
-    collected = asyncio.ensure_future(_collected(reply))
-    try:
-        await asyncio.wait((collected, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not collected.done():
-            raise ApiError(499, "The client closed the connection.", "client_closed")
-        return collected.result()
-    finally:
-        gone.cancel()
-        if not collected.done():
-            collected.cancel()
-            await asyncio.wait((collected,))
+    async def _over(self, exchange: Exchange, trace: Trace, status: int, error: str | None) -> None:
+        used = exchange.usage if self._worked(exchange) else None
+        cost = self.limits.price(used) / UNIT if used else 0.0
+        self.telemetry.answered(exchange, trace, error, cost)
+        await self.interactions.record(exchange, status, error, cost)
 
+    def _worked(self, exchange: Exchange) -> bool:
+        """Whether an engine did: what it wrote before costs nothing again."""
+        return exchange.rung in self.engines
 
-async def _collected(reply: AsyncGenerator[Piece]) -> list[Piece]:
-    async with aclosing(reply):
-        return [piece async for piece in reply]
-
-
-async def _hung_up(http: Request) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
+    def _told(self, exchange: Exchange) -> dict[str, Any]:
+        """Return what the answer says beside OpenAI's fields."""
+        verdicts = [
+            {"guard": each.guard, "side": each.side, "action": each.action, "detail": each.detail}
+            for each in exchange.verdicts
+            if each.action != "pass"
+        ]
+        told = {"version": self.manifest.lineage.version, "rung": exchange.rung, "ticket": exchange.ticket}
+        return {**told, "verdicts": verdicts}

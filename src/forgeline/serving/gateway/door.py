@@ -2,59 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from forgeline.serving.gateway.metrics import Metrics
 from forgeline.serving.gateway.protocol import ApiError
+from forgeline.serving.gateway.telemetry.telemetry import Telemetry
+from forgeline.serving.gateway.traffic import Traffic
 
 ROUTES = {"/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics"}
-
-
-@dataclass
-class Traffic:
-    """What a graceful shutdown watches, and how it ends what does not end by itself."""
-
-    in_flight: int = 0
-    draining: bool = False
-    over: bool = False
-    _waits: set[asyncio.Timeout] = field(default_factory=set)
-
-    @asynccontextmanager
-    async def waiting(self, deadline: float) -> AsyncIterator[None]:
-        """Raise TimeoutError if a wait lasts until a time of the loop's clock, or the drain ends."""
-        async with asyncio.timeout_at(0 if self.over else deadline) as bound:
-            self._waits.add(bound)
-            try:
-                yield
-            finally:
-                self._waits.discard(bound)
-
-    def cut_off(self) -> None:
-        """End every wait now."""
-        self.over = True
-        for bound in self._waits:
-            bound.reschedule(0)
 
 
 class Door:
     """ASGI middleware; `headers` go on every response."""
 
     def __init__(
-        self, app: ASGIApp, traffic: Traffic, metrics: Metrics, headers: dict[str, str], max_body: int
+        self, app: ASGIApp, traffic: Traffic, telemetry: Telemetry, headers: dict[str, str], max_body: int
     ) -> None:
         self._app = app
         self._traffic = traffic
-        self._metrics = metrics
+        self._telemetry = telemetry
         self._headers = headers
         self._max_body = max_body
 
@@ -78,13 +49,15 @@ class Door:
         self._traffic.in_flight += 1
         try:
             refusal = self._refusal(scope["path"], request_headers)
+            scope["state"]["error"] = refusal.code if refusal else None
             app = self._app if refusal is None else JSONResponse(refusal.body(), refusal.status_code, refusal.headers)
             await app(scope, self._bounded(receive), send_named)
         finally:
             self._traffic.in_flight -= 1
             route = scope["path"] if scope["path"] in ROUTES else "other"
-            self._metrics.requests.labels(route, str(status)).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+            seconds, state = time.perf_counter() - started, scope["state"]
+            about = (state.get("caller"), state.get("exchange"), state.get("error"))
+            self._telemetry.request(request_id, route, status, seconds, *about)
 
     def _refusal(self, path: str, headers: Headers) -> ApiError | None:
         if self._traffic.draining and path.startswith("/v1/"):

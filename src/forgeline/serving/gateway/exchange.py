@@ -12,11 +12,12 @@ from forgeline.serving.engines import GenerationRequest, Usage
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: the key or the token's subject, on whose behalf, and as what."""
+    """Who asks: the key or the token's subject, on whose behalf, as what, and for which models only, if any."""
 
     id: str
     tenant: str
     roles: frozenset[Role]
+    models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,15 @@ class Exchange:
     """One request and what has become of it so far; times are seconds since it came.
 
     `request` is what the engine is asked, masked where masking is on. `rung` names what answered: an engine, `cache`,
-    `template` or `queue`. `reply` is what was answered, as masked as the request.
+    `semantic`, `stale`, `template` or `queue`. `reply` is what was answered, as masked as the request;
+    it is `held` if the caller gets a ticket in its place. `headers` tell the caller's rates, `traceparent` is the caller's own.
     """
 
     id: str
     caller: Caller
     request: GenerationRequest
     stream: bool = False
+    traceparent: str | None = None
     began: float = field(default_factory=time.perf_counter)
     rung: str = ""
     verdicts: list[Verdict] = field(default_factory=list)
@@ -50,6 +53,8 @@ class Exchange:
     finish_reason: str | None = None
     first_token: float | None = None
     ticket: str | None = None
+    held: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
 
     def age(self) -> float:
         """Return the seconds since the request came."""

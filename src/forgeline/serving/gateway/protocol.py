@@ -6,15 +6,29 @@ name, never ignored.
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 
 from forgeline.config.schema import Sampling
+from forgeline.errors import ServingError
 from forgeline.records import Message
-from forgeline.serving.engines import GenerationRequest, Usage
+from forgeline.serving.engines import (
+    Engine,
+    EngineUnavailable,
+    GenerationRequest,
+    Piece,
+    RequestRefused,
+    TokenLogprob,
+    Usage,
+)
 
 Zero = Annotated[float, Field(ge=0, le=0)]
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
@@ -42,11 +56,12 @@ class ChatRequest(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     # Clients send these with the values that change nothing; other values are refused.
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     presence_penalty: Zero | None = None
     frequency_penalty: Zero | None = None
-    logprobs: Literal[False] | None = None
 
     @model_validator(mode="after")
     def _is_text(self) -> ChatRequest:
@@ -56,8 +71,24 @@ class ChatRequest(BaseModel):
             raise ValueError("a lone surrogate is not a character") from None
         return self
 
-    def to_generation(self, sampling: Sampling) -> GenerationRequest:
-        """Return what the engine is asked; `sampling` fills what the request does not name."""
+    @model_validator(mode="after")
+    def _asks_for_logprobs(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true")
+        return self
+
+    def to_generation(self, engine: Engine, name: str, sampling: Sampling) -> GenerationRequest:
+        """Return what the engine of a model called `name` is asked; `sampling` fills what the request does not name.
+
+        Raises:
+            ApiError: if the engine serves no such model, or does not give logprobs.
+        """
+        names = (name, *engine.models)
+        if self.model not in names:
+            message = f"The model `{self.model}` does not exist; this server serves `{'`, `'.join(names)}`."
+            raise ApiError(404, message, "model_not_found", "model")
+        if self.logprobs and engine.ready and not engine.gives_logprobs:
+            raise _unsupported("logprobs")
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return GenerationRequest(
             messages=[message.model_dump() for message in self.messages],
@@ -66,6 +97,8 @@ class ChatRequest(BaseModel):
             top_p=sampling.top_p if self.top_p is None else self.top_p,
             stop=tuple(stop),
             seed=self.seed,
+            model=None if self.model == name else self.model,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
 
@@ -91,19 +124,59 @@ def from_validation(faults: list[Any]) -> ApiError:
     fault = faults[0]
     param = ".".join(str(key) for key in fault["loc"][1:]) or None
     if fault["type"] == "extra_forbidden":
-        return ApiError(
-            400, f"`{param}` is not supported by this server; leave it out.", "unsupported_parameter", param
-        )
+        return _unsupported(param)
     if fault["type"] == "json_invalid":
         return ApiError(400, "The request body is not JSON.", "invalid_json")
     code = "missing_required_parameter" if fault["type"] == "missing" else "invalid_value"
     return ApiError(400, f"{param or 'The request body'}: {fault['msg']}.", code, param)
 
 
-class Completion:
-    """One reply on the wire, whole or in chunks, under one id."""
+def _unsupported(param: str | None) -> ApiError:
+    return ApiError(400, f"`{param}` is not supported by this server; leave it out.", "unsupported_parameter", param)
 
-    def __init__(self, request_id: str, model: str, fingerprint: str) -> None:
+
+def from_engine(fault: ServingError) -> ApiError:
+    """Return what a caller is told of an engine's fault."""
+    if isinstance(fault, RequestRefused):
+        return ApiError(400, str(fault), "context_or_template", "messages")
+    if isinstance(fault, EngineUnavailable):
+        return ApiError(503, str(fault), "unavailable", retry_after=math.ceil(fault.retry_after or 5))
+    return ApiError(500, str(fault), "engine_failed")
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Give every error of an application OpenAI's shape."""
+
+    def respond(request: Request, error: ApiError) -> JSONResponse:
+        request.state.error = error.code
+        return JSONResponse(error.body(), error.status_code, error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def known(request: Request, fault: HTTPException) -> JSONResponse:
+        return respond(request, fault if isinstance(fault, ApiError) else ApiError(fault.status_code, fault.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, fault: RequestValidationError) -> JSONResponse:
+        return respond(request, from_validation(list(fault.errors())))
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, fault: Exception) -> JSONResponse:
+        return respond(request, ApiError(500, "The server failed on this request; its log says why.", "internal"))
+
+
+def models_page(names: Sequence[str], since: int) -> dict[str, Any]:
+    """Return the body of `GET /v1/models`; `since` is when they were first served, in UTC epoch seconds."""
+    listed = [{"id": name, "object": "model", "created": since, "owned_by": "forgeline"} for name in names]
+    return {"object": "list", "data": listed}
+
+
+class Completion:
+    """One reply on the wire, whole or in chunks, under one id; `told` gives what its end says beside OpenAI's fields."""
+
+    def __init__(
+        self, request_id: str, model: str, fingerprint: str, told: Callable[[], dict[str, Any]] | None = None
+    ) -> None:
+        self._told = told
         self._identity = {
             "id": f"chatcmpl-{request_id}",
             "created": int(time.time()),
@@ -111,16 +184,27 @@ class Completion:
             "system_fingerprint": fingerprint,
         }
 
-    def whole(self, text: str, finish_reason: str, usage: Usage) -> dict[str, Any]:
-        """Return a `chat.completion`."""
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
-        return {**self._identity, "object": "chat.completion", "choices": [choice], "usage": _usage(usage)}
+    def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Return a `chat.completion` of all pieces of a reply."""
+        message = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": _logprobs([token for piece in pieces for token in piece.logprobs]),
+            "finish_reason": pieces[-1].finish_reason,
+        }
+        usage = _usage(pieces[-1].usage)
+        return {**self._identity, "object": "chat.completion", "choices": [choice], "usage": usage, **self._end()}
 
-    def chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-        """Return a `chat.completion.chunk` with a part of the reply."""
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return {**self._identity, "object": "chat.completion.chunk", "choices": [choice]}
+    def chunk(self, piece: Piece, delta: dict[str, str]) -> dict[str, Any]:
+        """Return a `chat.completion.chunk` that brings a piece of the reply as `delta`."""
+        logprobs, reason = _logprobs(piece.logprobs), piece.finish_reason
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        end = self._end() if reason else {}
+        return {**self._identity, "object": "chat.completion.chunk", "choices": [choice], **end}
+
+    def _end(self) -> dict[str, Any]:
+        return {"forgeline": self._told()} if self._told else {}
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
         """Return the chunk after the last one, for who asked for the usage."""
@@ -133,3 +217,18 @@ def _usage(usage: Usage) -> dict[str, int]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
+
+
+def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    if not tokens:
+        return None
+    content = [
+        {**_likelihood(token.token, token.logprob), "top_logprobs": [_likelihood(*each) for each in token.top]}
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _likelihood(token: str, logprob: float) -> dict[str, Any]:
+    # A token that is a part of a character has no text of its own, and an engine tells no bytes.
+    return {"token": token, "logprob": logprob, "bytes": None if "\ufffd" in token else list(token.encode())}

@@ -1,18 +1,23 @@
-"""A uvicorn server that drains before it stops."""
+"""A uvicorn server that speaks TLS where it is told to, and drains before it stops."""
 
 from __future__ import annotations
 
 import logging
 import socket
+import sys
 import time
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from forgeline.config.schema import Serve
 from forgeline.errors import ServingError
+from forgeline.serving.gateway.access.headers import SecureHeaders
+from forgeline.serving.gateway.access.tls import check_exposure, server_context
 
 logger = logging.getLogger("uvicorn.error")
+UNREAD_MILLISECONDS = 30_000
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -25,6 +30,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":  # a client that takes nothing for so long is cut off; uvicorn would wait for ever
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MILLISECONDS)
         try:
             listener.bind((host, port))
             listener.listen()  # some systems tell only here that the port is taken
@@ -53,13 +60,27 @@ class Server(uvicorn.Server):
     """On SIGTERM or SIGINT: not ready, new requests get 503, and those in flight have `drain_timeout` seconds.
 
     A second signal ends the wait. Either way the process ends by itself, with exit code 0.
+
+    Raises:
+        ServingError: if it would be open to the network without TLS, or the certificate or its key cannot be used.
     """
 
-    def __init__(self, app: FastAPI, drain_timeout: float) -> None:
-        super().__init__(uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=1))
+    def __init__(self, app: FastAPI, serve: Serve) -> None:
+        check_exposure(serve)
+        context = server_context(serve.access.tls) if serve.access.tls else None
+        super().__init__(
+            uvicorn.Config(
+                SecureHeaders(app, serve.access),
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # whoever asks could name any address
+                timeout_graceful_shutdown=1,
+                ssl_context_factory=(lambda config, default: context) if context else None,
+            )
+        )
         self._engine = app.state.engine
         self._traffic = app.state.traffic
-        self._drain_timeout = drain_timeout
+        self._drain_timeout = serve.drain_timeout
         self._deadline = float("inf")
 
     def serve_on(self, listener: socket.socket) -> None:

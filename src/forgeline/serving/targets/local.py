@@ -21,6 +21,7 @@ from forgeline.errors import ForgelineError, ServingError
 from forgeline.progress import progress_bar
 from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest, verify
+from forgeline.serving.gateway.access.tls import pinned
 from forgeline.serving.gateway.server import listen
 
 READY_SECONDS = 300  # loading may include a conversion of the base model
@@ -128,7 +129,7 @@ def _start(
     deployment = Deployment(
         pid=process.pid,
         created=psutil.Process(process.pid).create_time(),
-        url=f"http://{serve.host}:{serve.port}",
+        url=f"{'https' if serve.access.tls else 'http'}://{_reached(serve.host)}:{serve.port}",
         bundle=bundle,
         digest=manifest.digest,
         model=manifest.lineage.model,
@@ -164,8 +165,10 @@ def _await_ready(deployment: Deployment, process: subprocess.Popen[bytes], log: 
 
 def _is_ready(deployment: Deployment) -> bool:
     """Ask the server to generate a token; another bundle's server at the same address does not count."""
-    address = urlsplit(deployment.url)
+    address, tls = urlsplit(deployment.url), deployment.serve.access.tls
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=15)
+    if tls:
+        connection = http.client.HTTPSConnection(str(address.hostname), address.port, timeout=15, context=pinned(tls))
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
@@ -174,6 +177,11 @@ def _is_ready(deployment: Deployment) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _reached(host: str) -> str:
+    """Return where a server that listens on an address, or on all of them, is reached from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
 
 
 def _process(deployment: Deployment) -> psutil.Process | None:

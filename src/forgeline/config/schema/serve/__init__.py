@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from forgeline.config.schema.section import Positive, Section
+from forgeline.config.schema.section import Positive, Seconds, Section
 from forgeline.config.schema.serve.access import Access
-from forgeline.config.schema.serve.engine import Engine
+from forgeline.config.schema.serve.engine import Engine, Transformers
 from forgeline.config.schema.serve.guards import Guards
 from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
@@ -30,8 +30,6 @@ __all__ = [
     "Serve",
 ]
 
-Seconds = Annotated[float, Field(gt=0)]
-
 
 class Sampling(Section):
     """Generation settings used when a request names none; temperature 0 is greedy."""
@@ -49,14 +47,18 @@ class Parity(Section):
 
 
 class Serve(Section):
-    """The deployment. `sampling` and `guards` go into the bundle, so that it behaves the same anywhere."""
+    """The deployment. `sampling` and `guards` go into the bundle, so that it behaves the same anywhere.
+
+    `engine` is the one that answers; `others` are those that the ladder may turn to, by the names they have there.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8600
     store: str = "sqlite:///.forgeline/gateway.db"
     sampling: Sampling = Sampling()
     guards: Guards = Guards()
-    engine: Engine = Engine()
+    engine: Engine = Transformers()
+    others: dict[str, Engine] = {}
     access: Access = Access()
     limits: Limits = Limits()
     ladder: Ladder = Ladder()

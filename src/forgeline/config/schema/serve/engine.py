@@ -2,12 +2,104 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from forgeline.config.schema.section import Section
+from pydantic import Field, model_validator
+
+from forgeline.config.schema.section import Positive, Seconds, Section
+
+Reference = Annotated[str, Field(pattern=r"^\$\{env:[A-Za-z_][A-Za-z0-9_]*\}$")]
+"""Where a secret stands; never the secret itself."""
+
+Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
 
 
-class Engine(Section):
-    """The engine behind the gateway."""
+class Timeouts(Section):
+    """How long an engine spoken to over HTTP may take: to connect, to its first token, from one to the next."""
+
+    connect: Seconds = 2.0
+    first: Seconds = 60.0
+    between: Seconds = 20.0
+
+
+class Supervision(Section):
+    """When an engine's process is started again.
+
+    It may take `start_timeout` to be ready, and later show no sign of life for `hang_timeout`. One that ended more than
+    `restarts` times within `window` seconds is given up.
+    """
+
+    start_timeout: Seconds = 600.0
+    hang_timeout: Seconds = 60.0
+    restarts: Annotated[int, Field(ge=0)] = 5
+    window: Seconds = 600.0
+
+
+class Transformers(Section):
+    """The bundle's model in this process, or in one of its own, which may die without the gateway."""
 
     name: Literal["transformers"] = "transformers"
+    process: bool = False
+    timeouts: Timeouts = Timeouts()
+    supervision: Supervision = Supervision()
+
+
+class Remote(Section):
+    """Any server of the OpenAI chat API; `url` is what its clients call the base URL, and mostly ends in `/v1`.
+
+    `model` is what the server calls the model; the first that it lists, if not given. `models` are the names that a
+    caller may ask for beside the deployment's own, and what the server calls them.
+    """
+
+    name: Literal["url"]
+    url: Url
+    key: Reference | None = None
+    model: str | None = None
+    models: dict[str, str] = {}
+    logprobs: bool = False
+    timeouts: Timeouts = Timeouts()
+
+
+class Vllm(Section):
+    """`vllm serve` from an environment of its own; `memory` is the share of a GPU that it takes.
+
+    `context` bounds prompt and reply, in tokens; the model's own limit, if not given.
+    """
+
+    name: Literal["vllm"]
+    environment: str = ".forgeline/engines/vllm"
+    context: Positive | None = None
+    memory: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    timeouts: Timeouts = Timeouts()
+    supervision: Supervision = Supervision()
+
+
+class Ray(Section):
+    """Replicas of the embedded engine under Ray Serve, each with so many processors and GPUs.
+
+    There are `replicas` of them, and up to `max_replicas` while each has more than `target_ongoing_requests`; more
+    come after that lasted for `up_delay` seconds, and fewer after it has not for `down_delay`. `address` is of a
+    running cluster; a cluster of this machine alone is started, if it is not given.
+    """
+
+    name: Literal["ray"]
+    replica: Transformers = Transformers()
+    replicas: Positive = 2
+    max_replicas: Positive = 4
+    target_ongoing_requests: Positive = 8
+    up_delay: Seconds = 10.0
+    down_delay: Seconds = 300.0
+    cpus: Annotated[float, Field(ge=0)] = 1.0
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    address: str | None = None
+    timeouts: Timeouts = Timeouts()
+    supervision: Supervision = Supervision()
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Ray:
+        if self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}, fewer than the {self.replicas} replicas")
+        return self
+
+
+Engine = Annotated[Transformers | Remote | Vllm | Ray, Field(discriminator="name")]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, IPvAnyNetwork
 
-from forgeline.config.schema.section import Positive, Section
+from forgeline.config.schema.section import Positive, Section, Share
 
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(gt=0)]
 
+
+class Review(Section):
+    """Which replies a person must look at, and whether the caller waits for that."""
+
+    when: Literal["never", "always", "flagged"] = "flagged"
+    sample: Share = 0.05  # of the other replies that is queued too
+    wait: bool = False  # the caller gets a ticket, and the reply once it is approved
+    claim: Annotated[float, Field(gt=0)] = 900.0  # seconds that a reviewer has for what they claimed
 
 class Webhooks(Section):
     """How events reach other systems."""
@@ -40,5 +48,6 @@ class Batch(Section):
 class People(Section):
     """What people may say of replies, which replies must wait for one, and who is told."""
 
+    review: Review = Review()
     webhooks: Webhooks = Webhooks()
     batch: Batch = Batch()

@@ -32,9 +32,9 @@ from forgeline.serving.gateway.limits.allowances import (
 )
 from forgeline.serving.gateway.limits.rates import Draw, Level, LocalBuckets, SharedBuckets
 from forgeline.serving.gateway.limits.turns import Turns
-from forgeline.serving.gateway.metrics import SECONDS
 from forgeline.serving.gateway.protocol import ApiError
 from forgeline.serving.gateway.store import Store, StoreFailed
+from forgeline.serving.gateway.telemetry.metrics import SECONDS
 
 __all__ = ["Admission", "Limits", "Period", "Spend", "set_budget", "set_limits", "spend"]
 
@@ -125,6 +125,11 @@ class Limits:
                 raise
             self._metrics.waited.observe(time.monotonic() - arrived)
             yield admission
+
+    @property
+    def depth(self) -> int:
+        """How many requests wait for their turn."""
+        return self._turns.depth
 
     async def close(self) -> None:
         """Let go of Redis."""

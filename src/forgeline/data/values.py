@@ -1,0 +1,47 @@
+"""Numbers, times, prices and codes in texts, and which of them another text lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+TIME = re.compile(r"(?<!\w)(\d{1,2}):(\d{2})(?!\d)|(?<!\w)(\d{1,2}) ?[ap]\.?m\b", re.IGNORECASE)
+ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)", re.IGNORECASE)
+VALUE = re.compile(r"(?:(?<![^\W_])|(?<=\d))[^\W\d_]*+\d[^\W_]*+(?:[.,]\d+)*")  # a long word is looked through once
+WORD = re.compile(r"\w+(?:['’]\w+)*")
+NUMBER, THOUSANDS = re.compile(r"\d+(?:[.,]\d+)?"), re.compile(r"\d{1,3}(?:,\d{3})")
+GROUPED = re.compile(r"(?<=\d{3}) (?=\d{3})")
+LONG = 5  # digits from which on a number is a code that may be written in groups
+SPELT = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def loose_values(reply: str, prompt: str) -> Iterator[str]:
+    """Yield the times, codes and numbers of a reply that its prompt lacks, whatever way they are written.
+
+    Times are told to half a day, codes without spaces, and numbers by their value.
+    """
+    times = {_minutes(match) for match in TIME.finditer(prompt)}
+    codes = " ".join("".join(filter(str.isalnum, line)).lower() for line in prompt.splitlines())
+    numbers = {value for match in VALUE.finditer(TIME.sub(" ", prompt)) if (value := _number(match[0])) is not None}
+    numbers |= {float(SPELT.index(word)) for word in WORD.findall(prompt.lower()) if word in SPELT}
+    reply = GROUPED.sub("", reply)
+    yield from (match[0] for match in TIME.finditer(reply) if _minutes(match) not in times)
+    for match in VALUE.finditer(TIME.sub(" ", reply)):
+        number = _number(match[0])
+        code = "".join(filter(str.isalnum, match[0])).lower()
+        if not (number in numbers if number is not None else code in codes):
+            yield match[0]
+
+
+def _minutes(match: re.Match[str]) -> int:
+    """Return a time as minutes of half a day."""
+    return int(match[1] or match[3]) % 12 * 60 + int(match[2] or 0)
+
+
+def _number(value: str) -> float | None:
+    """Return what a number or ordinal amounts to; None for a code."""
+    ordinal = ORDINAL.fullmatch(value)
+    digits = ordinal[1] if ordinal else value
+    if not NUMBER.fullmatch(digits) or sum(map(str.isdigit, digits)) >= LONG:
+        return None
+    return float(digits.replace(",", "" if THOUSANDS.fullmatch(digits) else "."))

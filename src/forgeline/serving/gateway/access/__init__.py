@@ -1,0 +1,1 @@
+"""Who may: API keys, tokens of an identity provider, and the roles that open each route."""

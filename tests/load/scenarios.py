@@ -1,0 +1,271 @@
+"""What is done to the gateway under traffic, and what must still hold; each returns a table of what happened.
+
+In every window: no request is lost without a word, none is answered wrongly, every error has OpenAI's shape, no whole
+request fails while the ladder has an answer, and what a client was told is well is in the audit record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from tests.load.deployment import LADDER, MODEL, Gateway, NotHere, Switch, free_port, gateway, settings
+from tests.load.traffic import Traffic, ask
+from tests.load.upstream import Mode, Upstream
+
+RESTED = 1.5  # seconds until the breaker tries an engine again that came back
+BROKEN: tuple[Mode, ...] = ("error", "busy", "reset", "hang", "silent", "cut")
+GROWTH = 1.10  # of the memory
+Scenario = Callable[[Path, float], Awaitable[str]]
+
+
+async def crash(folder: Path, seconds: float) -> str:
+    """Kill the engine under traffic, let it come back, then kill all there are."""
+    with Upstream() as engine, Upstream() as other, gateway(settings(folder, engine, other), folder) as served:
+        traffic = Traffic(served.url, MODEL)
+        async with traffic.flowing():
+            await asyncio.sleep(seconds)
+            traffic.mark("engine killed")
+            await asyncio.to_thread(engine.kill)
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(engine.start)
+            await asyncio.sleep(RESTED)
+            traffic.mark("engine back")
+            await asyncio.sleep(seconds)
+            traffic.mark("both killed")
+            await asyncio.to_thread(engine.kill)
+            await asyncio.to_thread(other.kill)
+            await asyncio.sleep(seconds)
+        _check(traffic, served)
+        rungs = {name: {one.rung for one in traffic.window(name) if one.end == "well"} for _, name in traffic.marks}
+        assert "second" in rungs["engine killed"]
+        assert "engine" in rungs["engine back"]
+        assert "queue" in rungs["both killed"]
+        return traffic.table()
+
+
+async def faults(folder: Path, seconds: float) -> str:
+    """Let the engine fail in every way there is, one after the other; another one is well."""
+    with Upstream() as engine, Upstream() as other, gateway(settings(folder, engine, other), folder) as served:
+        traffic = Traffic(served.url, MODEL)
+        async with traffic.flowing():
+            for mode in BROKEN:
+                traffic.mark(mode)
+                await asyncio.to_thread(engine.tell, mode, 0.01)
+                await asyncio.sleep(seconds + 1)  # more than the ladder's patience
+                traffic.mark(f"well after {mode}")
+                await asyncio.to_thread(engine.tell)
+                await asyncio.sleep(RESTED)
+        _check(traffic, served)
+        cut = [one for one in traffic.window("cut") if one.stream]
+        assert any(one.end == "error event" for one in cut), "no stream was cut"
+        return traffic.table()
+
+
+async def restart(folder: Path, seconds: float) -> str:
+    """Start a second gateway behind a switch, turn to it, and let the first drain; then once more."""
+    with Upstream() as engine, ExitStack() as running:
+        serve = settings(folder, engine)
+        await asyncio.to_thread(engine.tell, "well", 0.02)  # replies take a while: some are in flight
+        served = running.enter_context(gateway(serve, folder))
+        switch = Switch(served.port)
+        traffic = Traffic(switch.url, MODEL)
+        async with switch.open(), traffic.flowing():
+            await asyncio.sleep(seconds)
+            for mark in ("drain", "drain again"):
+                following = running.enter_context(gateway(serve | {"port": free_port()}, folder))
+                traffic.mark(mark)
+                switch.target = following.port
+                await asyncio.sleep(0.2)  # connections that were on their way to the former have come
+                assert await asyncio.to_thread(served.stop) == 0
+                await asyncio.sleep(seconds)
+                served = following
+        _check(traffic, served)
+        assert {one.end for one in traffic.outcomes} == {"well"}
+        return traffic.table()
+
+
+async def locked(folder: Path, seconds: float) -> str:
+    """Hold an exclusive lock on the database."""
+    with Upstream() as engine, gateway(settings(folder, engine), folder) as served:
+        traffic = Traffic(served.url, MODEL)
+        async with traffic.flowing():
+            await asyncio.sleep(seconds)
+            with sqlite3.connect(served.database, isolation_level=None) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                traffic.mark("locked")
+                await asyncio.sleep(seconds + 2)
+                other.execute("ROLLBACK")
+            traffic.mark("let go")
+            await asyncio.sleep(seconds)
+        _check(traffic, served)
+        assert len([one for one in traffic.window("locked") if one.end == "well"]) > traffic.clients
+        return traffic.table()
+
+
+async def full(folder: Path, seconds: float) -> str:
+    """Let no file of the gateway grow: what it writes fails as on a full disk."""
+    with Upstream() as engine, gateway(settings(folder, engine), folder) as served:
+        traffic = Traffic(served.url, MODEL)
+        async with traffic.flowing():
+            await asyncio.sleep(seconds)
+            traffic.mark("full")
+            served.process.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            await asyncio.sleep(seconds + 2)
+            served.process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            traffic.mark("room again")
+            await asyncio.sleep(seconds)
+        _check(traffic, served)
+        return traffic.table()
+
+
+async def redis_hangs(folder: Path, seconds: float) -> str:
+    """Stop the Redis that counts the rates, so that it takes connections and never answers."""
+    if not shutil.which("redis-server"):
+        raise NotHere("redis-server is not on PATH")
+    port = free_port()
+    redis = subprocess.Popen(["redis-server", "--port", str(port), "--save", ""], stdout=subprocess.DEVNULL)
+    limits = {"request_timeout": 10.0, "redis": f"redis://127.0.0.1:{port}/0"}
+    try:
+        with Upstream() as engine, gateway(settings(folder, engine, limits=limits), folder) as served:
+            traffic = Traffic(served.url, MODEL)
+            async with traffic.flowing():
+                await asyncio.sleep(seconds)
+                traffic.mark("Redis hangs")
+                redis.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(seconds + 2)
+                traffic.mark("Redis goes on")
+                redis.send_signal(signal.SIGCONT)
+                await asyncio.sleep(seconds)
+            _check(traffic, served)
+            slowest = max(one.ended - one.began for one in traffic.window("Redis hangs"))
+            assert slowest < 3, f"a request waited {slowest:.1f} s for Redis"
+            return traffic.table()
+    finally:
+        redis.kill()
+        redis.wait()
+
+
+async def rude(folder: Path, seconds: float) -> str:
+    """Let clients hang up half-way, and others read nothing, while others behave."""
+    calm = {"limits": {"request_timeout": 6.0}, "ladder": LADDER | {"patience": 5.0}}
+    with Upstream() as engine, gateway(settings(folder, engine, **calm), folder) as served:
+        traffic = Traffic(served.url, MODEL)
+        async with traffic.flowing():
+            await asyncio.sleep(seconds)
+            traffic.mark("20 hang up")
+            await asyncio.to_thread(engine.tell, "well", 0.05)
+            for leaver in [_begun(served, f"{number} " + "word " * 200) for number in range(20)]:
+                await asyncio.to_thread(leaver.recv, 64)
+                leaver.close()
+            await _until(lambda: engine.counts()["left"] >= 20, 10, "the engine works on for clients that left")
+            await asyncio.to_thread(engine.tell)
+            traffic.mark("three read nothing")
+            long = "Long " * 16_000  # whose answer, 8 MB, is more than the system's buffers take
+            silent = [_begun(served, f"{long}{number}", receives=4096) for number in range(3)]
+            await asyncio.sleep(seconds)
+        await _until(lambda: not _connections(served), 45, "clients that never read are held for ever")
+        for client in silent:
+            client.close()
+        _check(traffic, served)
+        return traffic.table()
+
+
+async def memory(folder: Path, seconds: float, requests: int = 20_000) -> str:
+    """Ask many different questions; the memory may grow by a tenth after a fifth of them."""
+    cache = {"bytes": 1_000_000}  # full after the warm-up
+    with Upstream() as engine, gateway(settings(folder, engine, cache=cache), folder) as served:
+        warm, left = requests // 5, requests
+        ends: set[str] = set()
+        before = 0
+
+        async def client() -> None:
+            nonlocal left, before
+            while left > 0:
+                left -= 1
+                ends.add((await ask(session, served.url, MODEL, stream=left % 2 == 0, key=served.key)).end)
+                if left == requests - warm:
+                    before = served.memory()
+
+        began = time.monotonic()
+        async with aiohttp.ClientSession() as session:
+            await asyncio.gather(*(client() for _ in range(16)))
+        rate = requests / (time.monotonic() - began)
+        after = served.memory()
+        assert ends == {"well"}
+        assert after <= before * GROWTH, f"memory grew from {before >> 20} to {after >> 20} MiB"
+        return f"  {requests} requests, {rate:.0f}/s: {before >> 20} MiB after {warm}, {after >> 20} MiB at the end"
+
+
+async def budget(folder: Path, seconds: float, streams: int = 64) -> str:
+    """Ask for many streams at once on a budget that is enough for some of them."""
+    limits = {"request_timeout": 10.0, "max_queue": streams, "prices": {"prompt": 1.0, "completion": 1.0}}
+    with Upstream() as engine, gateway(settings(folder, engine, limits=limits), folder) as served:
+        await asyncio.to_thread(engine.tell, "well", 0.02)
+        if not served.set_budget(1.0):
+            raise NotHere("the gateway has no budgets")
+        async with aiohttp.ClientSession() as session:
+            asked = [ask(session, served.url, MODEL, stream=True, key=served.key) for _ in range(streams)]
+            outcomes = await asyncio.gather(*asked)
+        well = [one for one in outcomes if one.end == "well"]
+        refused = [one for one in outcomes if one.end == "refused" and "insufficient_quota" in one.detail]
+        assert len(well) + len(refused) == streams
+        assert well
+        assert refused
+        spent = served.spent()
+        assert spent <= 1.0, f"{spent} was spent of a budget of 1"
+        return f"  {len(well)} of {streams} streams were answered, {spent:.3f} of 1.000 spent"
+
+
+SCENARIOS: tuple[Scenario, ...] = (crash, faults, restart, locked, full, redis_hangs, rude, budget, memory)
+
+
+def _check(traffic: Traffic, served: Gateway) -> None:
+    """Assert what every scenario promises; stops the gateway first, so that all is written."""
+    odd = [one for one in traffic.outcomes if one.end in ("wrong", "cut") or "NOT IN" in one.detail]
+    assert not odd, f"{len(odd)} of {len(traffic.outcomes)}, such as {odd[0]}\n{traffic.table()}"
+    failed = [one for one in traffic.outcomes if not one.stream and one.end != "well"]
+    assert not failed, f"{len(failed)} whole requests failed, such as {failed[0]}\n{traffic.table()}"
+    assert served.stop() == 0
+    recorded = served.recorded()
+    lost = set() if recorded is None else traffic.acknowledged - recorded
+    assert not lost, f"{len(lost)} of {len(traffic.acknowledged)} are not in the audit record, such as {min(lost)}"
+
+
+def _begun(served: Gateway, question: str, receives: int | None = None) -> socket.socket:
+    """Return a connection that has asked for a stream, and so far has read nothing."""
+    client = socket.socket()
+    if receives:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+    client.settimeout(30)
+    client.connect(("127.0.0.1", served.port))
+    body = f'{{"model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "{question}"}}]}}'
+    key = f"authorization: Bearer {served.key}\r\n" if served.key else ""
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{key}"
+    client.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+    return client
+
+
+def _connections(served: Gateway) -> int:
+    established = psutil.CONN_ESTABLISHED
+    there = served.process.net_connections("tcp")
+    return sum(one.laddr.port == served.port and one.status == established for one in there)
+
+
+async def _until(condition: Callable[[], object], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, otherwise
+        await asyncio.sleep(0.05)
