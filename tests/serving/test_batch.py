@@ -219,6 +219,8 @@ def test_a_tenant_sees_its_own_only_and_bad_asks_are_refused(tmp_path: Path, mod
         for change in ({"endpoint": "/v1/embeddings"}, {"completion_window": "1h"}, {"input_file_id": None}):
             assert client.post("/v1/batches", json=new | change).status_code == 400
         assert client.post("/v1/batches", json=new | {"input_file_id": "file-none"}).status_code == 404
+        for path in ("/v1/files/%00", "/v1/batches/%ff", "/v1/batches?after=%00"):
+            assert client.get(path).json()["error"]["code"] == "invalid_value"
         assert client.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": b"x"}).status_code == 400
         assert client.post("/v1/files", data={"purpose": "batch"}).status_code == 400
         assert upload(client, line("a", "x" * 600)).json()["error"]["code"] == "too_many_files"

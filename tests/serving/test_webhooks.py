@@ -177,6 +177,8 @@ REFUSED = {
     "https://[64:ff9b::a00:1]/": NOT_PUBLIC,
     "https://[2002:a00:1::]/": NOT_PUBLIC,
     "https://": "must be https",
+    "https://xn--..": "is not known",
+    "https://[fe80::1%25eth0]ü]": "is no name",
     "not a url": "must be https",
 }
 

@@ -24,6 +24,7 @@ from forgeline.serving.gateway.batch.tables import (
 )
 from forgeline.serving.gateway.exchange import Caller
 from forgeline.serving.gateway.protocol import ApiError
+from forgeline.serving.gateway.webhooks.deliveries import Id
 
 SHOWN = [column for column in FILES.c if column.name != "content"]
 WINDOW = 86400.0
@@ -34,7 +35,7 @@ class NewBatch(BaseModel):
     """The body of `POST /v1/batches`."""
 
     model_config = ConfigDict(extra="forbid")
-    input_file_id: str
+    input_file_id: Id
     endpoint: Literal["/v1/chat/completions"]
     completion_window: Literal["24h"]
     metadata: Annotated[Metadata, Field(max_length=16)] | None = None
@@ -83,15 +84,15 @@ def _add_files(routes: APIRouter, batches: Batches, who: Callable[[Request], Cal
         return {"object": "list", "data": [file_object(row) for row in await store.read(query)], "has_more": False}
 
     @routes.get("/v1/files/{id_}")
-    async def file_(id_: str, http: Request) -> dict[str, Any]:
+    async def file_(id_: Id, http: Request) -> dict[str, Any]:
         return file_object(await owned(http, id_))
 
     @routes.get("/v1/files/{id_}/content")
-    async def content(id_: str, http: Request) -> Response:
+    async def content(id_: Id, http: Request) -> Response:
         return Response((await owned(http, id_, FILES.c.content))["content"], media_type="application/jsonl")
 
     @routes.delete("/v1/files/{id_}")
-    async def remove(id_: str, http: Request) -> dict[str, Any]:
+    async def remove(id_: Id, http: Request) -> dict[str, Any]:
         await owned(http, id_)
         if await store.read(select(BATCHES.c.id).where(BATCHES.c.input == id_, BATCHES.c.status.in_(UNFINISHED))):
             raise ApiError(409, "An unfinished batch reads this file: cancel it first.", "file_in_use", "id")
@@ -149,7 +150,7 @@ def _add_batches(routes: APIRouter, batches: Batches, who: Callable[[Request], C
 
     @routes.get("/v1/batches")
     async def listed(
-        http: Request, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
+        http: Request, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: Id | None = None
     ) -> dict[str, Any]:
         """The latest first; `after` is the last one of the page before."""
         query = select(BATCHES).where(BATCHES.c.tenant == who(http).tenant).order_by(BATCHES.c.at.desc())
@@ -161,11 +162,11 @@ def _add_batches(routes: APIRouter, batches: Batches, who: Callable[[Request], C
         return {"object": "list", "data": page, **ends, "has_more": len(rows) > limit}
 
     @routes.get("/v1/batches/{id_}")
-    async def one(id_: str, http: Request) -> dict[str, Any]:
+    async def one(id_: Id, http: Request) -> dict[str, Any]:
         return (await shown([await owned(http, id_)]))[0]
 
     @routes.post("/v1/batches/{id_}/cancel")
-    async def cancel(id_: str, http: Request) -> dict[str, Any]:
+    async def cancel(id_: Id, http: Request) -> dict[str, Any]:
         """What is being answered is still answered; the files hold what came until then."""
         await owned(http, id_)
         now, mine = time.time(), update(BATCHES).where(BATCHES.c.id == id_)

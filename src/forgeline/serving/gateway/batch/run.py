@@ -164,7 +164,7 @@ class Batches:
             ok, text = status == 200, _record(line, response, None)
             with suppress(IntegrityError):  # a gateway that was believed dead answered it as well
                 row = {"batch": work.row["id"], "line": number, "ok": ok, "record": text}
-                await self.store.write(insert(ANSWERS), row)
+                await asyncio.wrap_future(self.store.post(insert(ANSWERS), row))  # however long it takes
             self._lines.labels("completed" if ok else "failed").inc()
 
     async def _answered(self, work: _Work, line: Line) -> tuple[int, dict[str, Any]]:

@@ -214,7 +214,7 @@ class Limits:
         try:
             async with asyncio.timeout(self._settings.max_wait if known is None else KNOWN):
                 rows = await self._store.read(select(ALLOWANCES).where(ALLOWANCES.c.key == key))
-        except (TimeoutError, DBAPIError):
+        except (TimeoutError, DBAPIError, StoreFailed):
             if known is None:
                 message = "This key's limits cannot be read now."
                 raise ApiError(503, message, "limits_unavailable", retry_after=5) from None

@@ -89,8 +89,9 @@ class Turns:
                     lines.move_to_end(key)
                 else:
                     del lines[key]
-                self._running[key] += 1
-                mine.set_result(None)
+                if not mine.done():  # its request may just have been cut off
+                    self._running[key] += 1
+                    mine.set_result(None)
 
     def _may(self, key: str) -> bool:
         bound = self._bounds[key]
@@ -99,7 +100,9 @@ class Turns:
     def _drop_last_of_longest(self, newest: str) -> None:
         longest = max(self._lines, key=lambda key: (len(self._lines[key]), key == newest))
         full = ApiError(429, "Too many requests are waiting; try again.", "queue_full", retry_after=self._drained_in())
-        self._lines[longest].pop().set_exception(full)
+        last = self._lines[longest].pop()
+        if not last.done():
+            last.set_exception(full)
 
     def _drained_in(self) -> int:
         """Return the seconds, 1 at least, in which those who wait now will have been served."""

@@ -18,10 +18,11 @@ import time
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter
+from pydantic import StringConstraints
 from sqlalchemy import (
     JSON,
     Column,
@@ -57,6 +58,7 @@ Event = Literal[
     "engine.down",
 ]
 State = Literal["waiting", "delivered", "dead"]
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
 IDLE_SECONDS = 5.0  # how long deliveries of a gateway that died, or of a retry, may be overlooked
 HOUR, DAY = 3600.0, 86400.0
 WEBHOOKS = Table(
@@ -244,7 +246,7 @@ class Webhooks:
         addresses = await addresses_of(url, self.settings.networks)
         while True:
             there = url.copy_with(host=str(addresses.pop(0)))
-            named = {"sni_hostname": url.host}
+            named = {"sni_hostname": url.raw_host.decode("ascii")}
             try:
                 async with client.stream("POST", there, content=body, headers=headers, extensions=named) as answer:
                     return answer.status_code

@@ -31,17 +31,21 @@ async def addresses_of(url: URL, networks: Networks) -> list[Address]:
     Raises:
         Unreachable: saying why not.
     """
-    if url.scheme not in ("https", "http") or not url.host or url.userinfo:
+    try:
+        host = url.raw_host.decode("ascii")  # as it goes over the wire: not every such name can be shown
+    except UnicodeError:
+        raise Unreachable("The URL's host is no name.") from None
+    if url.scheme not in ("https", "http") or not host or url.userinfo:
         raise Unreachable("The URL must be https://host/path, without a user name.")
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port or 443, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().getaddrinfo(host, url.port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as fault:
-        raise Unreachable(f"The host {url.host} is not known ({fault}).") from None
+        raise Unreachable(f"The host {host} is not known ({fault}).") from None
     addresses = [_true(ip_address(address[0])) for *_, address in found]
     for address in addresses:
         named = any(address in network for network in networks)
         if not named and not (address.is_global and not address.is_multicast):
-            raise Unreachable(f"{url.host} is not at a public address; people.webhooks.networks may name others.")
+            raise Unreachable(f"{host} is not at a public address; people.webhooks.networks may name others.")
         if url.scheme == "http" and not (named and address.is_loopback):
             raise Unreachable("The URL must begin with https://.")
     return addresses

@@ -16,7 +16,7 @@ from sqlalchemy import RowMapping, delete, insert, select, update
 
 from forgeline.serving.gateway.exchange import Caller
 from forgeline.serving.gateway.protocol import ApiError
-from forgeline.serving.gateway.webhooks.deliveries import DELIVERIES, ROW, WEBHOOKS, Event, State, Webhooks
+from forgeline.serving.gateway.webhooks.deliveries import DELIVERIES, ROW, WEBHOOKS, Event, Id, State, Webhooks
 from forgeline.serving.gateway.webhooks.reach import Unreachable, addresses_of
 
 
@@ -67,25 +67,25 @@ def router(webhooks: Webhooks, who: Callable[[Request], Caller]) -> APIRouter:
         return {"object": "list", "data": [_shown(row) for row in await store.read(mine)]}
 
     @routes.get("/{id_}")
-    async def subscription(id_: str, http: Request) -> dict[str, Any]:
+    async def subscription(id_: Id, http: Request) -> dict[str, Any]:
         return _shown(await owned(http, id_))
 
     @routes.put("/{id_}")
-    async def change(id_: str, body: Subscription, http: Request) -> dict[str, Any]:
+    async def change(id_: Id, body: Subscription, http: Request) -> dict[str, Any]:
         row = await owned(http, id_)
         await check(body)
         await store.write(update(WEBHOOKS).where(WEBHOOKS.c.id == id_).values(body.model_dump()))
         return _shown({**row, **body.model_dump()})
 
     @routes.delete("/{id_}")
-    async def unsubscribe(id_: str, http: Request) -> dict[str, Any]:
+    async def unsubscribe(id_: Id, http: Request) -> dict[str, Any]:
         await owned(http, id_)
         await store.write(delete(DELIVERIES).where(ROW.webhook == id_))
         await store.write(delete(WEBHOOKS).where(WEBHOOKS.c.id == id_))
         return {"id": id_, "object": "webhook.deleted", "deleted": True}
 
     @routes.get("/{id_}/deliveries")
-    async def deliveries(id_: str, http: Request, state: State | None = None) -> dict[str, Any]:
+    async def deliveries(id_: Id, http: Request, state: State | None = None) -> dict[str, Any]:
         """The latest hundred."""
         await owned(http, id_)
         query = select(DELIVERIES).where(ROW.webhook == id_).order_by(ROW.at.desc()).limit(100)
@@ -93,7 +93,7 @@ def router(webhooks: Webhooks, who: Callable[[Request], Caller]) -> APIRouter:
         return {"object": "list", "data": [_delivery(row) for row in rows]}
 
     @routes.post("/{id_}/deliveries/{delivery}/retry", status_code=202)
-    async def retry(id_: str, delivery: str, http: Request) -> dict[str, Any]:
+    async def retry(id_: Id, delivery: Id, http: Request) -> dict[str, Any]:
         """Try a delivery that was given up anew."""
         await owned(http, id_)
         dead = update(DELIVERIES).where(ROW.id == delivery, ROW.webhook == id_, ROW.state == "dead")
