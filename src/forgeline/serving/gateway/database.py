@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,12 @@ def begin(connection: Connection) -> None:
 
 def insert_new(connection: Connection, table: Table) -> Executable:
     """Return an insert that leaves a row alone that is there already."""
-    insert = sqlite.insert if is_sqlite(connection.engine) else postgresql.insert
+    return _insert_new(table, is_sqlite(connection.engine))
+
+
+@cache
+def _insert_new(table: Table, for_sqlite: bool) -> Executable:
+    insert = sqlite.insert if for_sqlite else postgresql.insert
     return insert(table).on_conflict_do_nothing()
 
 

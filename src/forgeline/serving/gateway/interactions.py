@@ -7,7 +7,6 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -110,7 +109,7 @@ class Interactions:
             "first_token": exchange.first_token,
             "seconds": exchange.age(),
             "ticket": exchange.ticket,
-            "verdicts": json.dumps([asdict(verdict) for verdict in exchange.verdicts]),
+            "verdicts": json.dumps([vars(verdict) for verdict in exchange.verdicts]),
             "marks": "".join(f" {v.guard}:{v.action} " for v in exchange.verdicts if v.action != "pass"),
             "facts": as_text(list(facts)) if sampled else None,
             "sampled": sampled,
