@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from sqlalchemy import Boolean, Column, Float, Integer, RowMapping, Select, String, Table, Text, select
+from sqlalchemy.exc import DBAPIError
 
 from forgeline.config.schema.serve.seen import Seen
 from forgeline.serving.bundle import Manifest
@@ -81,7 +82,7 @@ class Interactions:
                 await self._store.write(INTERACTIONS.insert(), row)
             else:
                 await self._store.keep(INTERACTIONS, row)
-        except StoreFailed as fault:
+        except (StoreFailed, DBAPIError) as fault:
             raise _unavailable() from fault
 
     def _row(
