@@ -1,6 +1,6 @@
 """A trace for each request, with the GenAI conventions of OpenTelemetry.
 
-Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/ (1.38) and https://www.w3.org/TR/trace-context/.
+Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/ and https://www.w3.org/TR/trace-context/.
 """
 
 from __future__ import annotations
