@@ -16,8 +16,10 @@ def open_rooms(tmp_path: Path) -> Iterator[Callable[..., Rooms]]:
     """A function that opens the rooms under a policy."""
     with ExitStack() as stack:
 
-        def open_(seen: dict[str, Any] | None = None, review: dict[str, Any] | None = None) -> Rooms:
-            rooms = opened(tmp_path, seen or {}, review or {})
+        def open_(
+            seen: dict[str, Any] | None = None, review: dict[str, Any] | None = None, address: str | None = None
+        ) -> Rooms:
+            rooms = opened(address or f"sqlite:///{tmp_path}/gateway.db", seen or {}, review or {})
             stack.callback(rooms.store.close)
             stack.enter_context(rooms.client)
             return rooms

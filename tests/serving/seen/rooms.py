@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -83,10 +82,10 @@ def exchange(id_: str, *verdicts: str, caller: str = "anna/shop", reply: str = "
     )
 
 
-def opened(folder: Path, seen: dict[str, Any], review: dict[str, Any]) -> Rooms:
+def opened(address: str, seen: dict[str, Any], review: dict[str, Any]) -> Rooms:
     """Return the rooms under a policy; the client is to be entered."""
     policy = Seen.model_validate(seen)
-    store = Store(f"sqlite:///{folder}/gateway.db", policy.pending, policy.write_timeout)
+    store = Store(address, policy.pending, policy.write_timeout)
     store.open()
     told: list[tuple[str, dict[str, Any]]] = []
     reviews = Reviews(store, Review.model_validate(review), MANIFEST, lambda *event: told.append(event))

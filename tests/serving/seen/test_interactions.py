@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable
@@ -7,15 +8,15 @@ from pathlib import Path
 
 import pytest
 from postgres import running
-from rooms import MANIFEST, Rooms, exchange
+from rooms import Rooms, exchange, opened
 from scene import LINEAGE, wait_for
-from sqlalchemy import select, update
+from sqlalchemy import update
 
-from forgeline.config.schema.serve.seen import Seen
 from forgeline.serving.gateway import retention
-from forgeline.serving.gateway.interactions import INTERACTIONS, Interactions, is_sampled, router
+from forgeline.serving.gateway.feedback import export
+from forgeline.serving.gateway.interactions import INTERACTIONS, is_sampled, latest
 from forgeline.serving.gateway.protocol import ApiError
-from forgeline.serving.gateway.store import Store, StoreFailed
+from forgeline.serving.gateway.store import StoreFailed
 
 
 def ids(rooms: Rooms, query: str = "") -> list[str]:
@@ -124,23 +125,40 @@ def test_while_the_database_is_locked_the_policy_says_answer_or_refuse(
     assert ids(answering) == ["answered"]
 
 
-def test_postgresql_holds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rooms: Rooms) -> None:
+def test_postgresql_holds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with running() as server:
-        store = Store(server.address)
-        store.open()
-        log = Interactions(store, Seen(), MANIFEST)
-        rooms.run(log.record, exchange("one", "a_b:block", reply="cut\0short"), 200)
-        rooms.run(log.record, exchange("one"), 200)
-        assert [row["reply"] for row in store.read_now(select(INTERACTIONS).order_by(INTERACTIONS.c.at))] == [
-            "cut\ufffdshort",
-            "We open on Sunday.",
-        ]
-        rooms.client.app.router.routes.clear()  # type: ignore[attr-defined]
-        rooms.client.app.include_router(router(store))  # type: ignore[attr-defined]
+    with running() as server, contextlib.ExitStack() as stack:
+        rooms = opened(server.address, {}, {})
+        stack.callback(rooms.store.close)
+        stack.enter_context(rooms.client)
+        rooms.recorded(exchange("one", "a_b:block", reply="cut\0short"))
+        done = rooms.recorded(exchange("one"))
         first = rooms.call("GET", "/v1/interactions?limit=1")[1]
-        assert len(rooms.call("GET", f"/v1/interactions?limit=1&after={first['next']}")[1]["data"]) == 1
+        rest = rooms.call("GET", f"/v1/interactions?limit=1&after={first['next']}")[1]["data"]
+        assert [row["reply"] for row in (*first["data"], *rest)] == ["We open on Sunday.", "cut\ufffdshort"]
         assert ids(rooms, "verdict=a_b") == ["one"]
-        assert rooms.run(retention.forget, store, "SUNDAY")["interactions"] == 1
-        assert rooms.run(retention.sweep, store, -1) == 2
-        store.close()
+        said = {"interaction_id": "one", "thumb": "down", "correction": "On\0Monday."}
+        assert rooms.call("POST", "/v1/feedback", said)[0] == rooms.call("POST", "/v1/feedback", said)[0] == 200
+        assert [record.completion for record in export(rooms.store)] == ["On\ufffdMonday."]
+        rooms.run(rooms.reviews.submit, done, "always")
+        review = rooms.call("GET", "/v1/reviews", caller="rita/staff")[1]["data"][0]
+        assert rooms.call("POST", f"/v1/reviews/{review['id']}/claim", caller="rita/staff")[0] == 200
+        assert rooms.call("POST", f"/v1/reviews/{review['id']}/approve", {}, "omar/staff")[0] == 409
+        assert rooms.call("GET", "/v1/status")[1]["reviews"]["claimed"] == 1
+        assert rooms.call("POST", f"/v1/reviews/{review['id']}/approve", {}, "rita/staff")[1]["state"] == "decided"
+        assert rooms.run(retention.forget, rooms.store, "SUNDAY") == {
+            "interactions": 1,
+            "feedback": 0,
+            "reviews": 1,
+            "review_events": 0,
+        }
+        assert rooms.run(retention.sweep, rooms.store, -1) == 2 + 1 + 1 + 3
+
+
+def test_the_chain_of_evidence_begins_at_a_reply(rooms: Rooms, tmp_path: Path) -> None:
+    rooms.recorded(exchange("one"))
+    address = f"sqlite:///{tmp_path}/gateway.db"
+    row = latest(address, "one")
+    assert (row["bundle"], row["run"], row["version"]) == ("b" * 64, LINEAGE["mlflow_run"], LINEAGE["version"])
+    with pytest.raises(StoreFailed, match="does not know request two"):
+        latest(address, "two")

@@ -3,8 +3,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -171,35 +169,34 @@ def test_a_line_of_log_has_no_text_and_waits_for_nobody(rooms: Rooms) -> None:
     stalled.close()
 
 
-def test_mlflow_shows_the_trace(tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
-    port = free_port()
+def test_mlflow_shows_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = f"sqlite:///{tmp_path}/mlflow.db"
-    experiment = MlflowClient(database).create_experiment("gateway", artifact_location=f"{tmp_path}/artifacts")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--workers", "1"]
-    server = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=tmp_path, stderr=subprocess.DEVNULL
-    )
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", database)  # what `mlflow server` hands to its workers
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", f"{tmp_path}/artifacts")
+    import uvicorn
+    from mlflow import MlflowClient
+    from mlflow.server.fastapi_app import app
+
+    monkeypatch.setattr("mlflow.server.handlers._tracking_store", None)
+    client = MlflowClient(database)
+    experiment = client.create_experiment("gateway")
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
     try:
-        endpoint = Seen(
-            traces=f"http://127.0.0.1:{port}/v1/traces",
-            trace_headers={"x-mlflow-experiment-id": experiment},
-            trace_texts=True,
-        )
-        found: list[Any] = []
-
-        def shown() -> bool:
-            traces = Traces(endpoint, MANIFEST)
-            traced(traces, caller=NOBODY)
-            traces.close()
-            found[:] = MlflowClient(database).search_traces(locations=[experiment])
-            return bool(found)
-
-        wait_for(shown, 120)
+        wait_for(lambda: server.started)
+        headers = {"x-mlflow-experiment-id": experiment}
+        seen = Seen(traces=f"http://127.0.0.1:{port}/v1/traces", trace_headers=headers, trace_texts=True)
+        traces = Traces(seen, MANIFEST)
+        traced(traces, caller=NOBODY)
+        found = wait_for(lambda: client.search_traces(locations=[experiment]))
+        traces.close()
     finally:
-        server.terminate()
-        server.wait(30)
+        server.should_exit = True
+        thread.join()
     spans = {span.name: span for span in found[0].data.spans}
     assert set(spans) == {"chat reply-writer", "access", "engine transformers"}
     assert spans["chat reply-writer"].get_attribute("gen_ai.usage.output_tokens") == 12
+    assert "When do you open?" in found[0].info.request_preview

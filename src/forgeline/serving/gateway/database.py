@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 
 from forgeline.errors import ServingError
+from forgeline.lineage import value_digest
 from forgeline.sources.environment import expand, shown
 
 METADATA = MetaData()  # every room of the gateway adds its tables
@@ -61,7 +63,7 @@ def prepare(engine: Engine, timeout: float) -> Path:
         DBAPIError: if the database cannot be reached within `timeout` seconds.
         OSError: if it cannot be made.
     """
-    beside = Path(f"{engine.url.database}-spool" if is_sqlite(engine) else ".forgeline/gateway-spool")
+    beside = _beside(engine)
     beside.parent.mkdir(parents=True, exist_ok=True)
     if is_sqlite(engine):
         Path(str(engine.url.database)).touch(mode=0o600)
@@ -85,7 +87,12 @@ def begin(connection: Connection) -> None:
 
 def insert_new(connection: Connection, table: Table) -> Executable:
     """Return an insert that leaves a row alone that is there already."""
-    insert = sqlite.insert if is_sqlite(connection.engine) else postgresql.insert
+    return _insert_new(table, is_sqlite(connection.engine))
+
+
+@cache
+def _insert_new(table: Table, for_sqlite: bool) -> Executable:
+    insert = sqlite.insert if for_sqlite else postgresql.insert
     return insert(table).on_conflict_do_nothing()
 
 
@@ -100,6 +107,13 @@ def passes(fault: Exception) -> bool:
     if state is not None:
         return bool(state.startswith(PASSING_STATES))
     return fault.connection_invalidated or isinstance(fault, OperationalError | InterfaceError)
+
+
+def _beside(engine: Engine) -> Path:
+    if is_sqlite(engine):
+        return Path(f"{engine.url.database}-spool")
+    which = value_digest(engine.url.render_as_string(hide_password=True))[:12]
+    return Path(f".forgeline/gateway-{which}-spool")
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

@@ -7,11 +7,11 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from sqlalchemy import Boolean, Column, Float, Integer, RowMapping, Select, String, Table, Text, select
+from sqlalchemy.exc import DBAPIError
 
 from forgeline.config.schema.serve.seen import Seen
 from forgeline.serving.bundle import Manifest
@@ -82,7 +82,7 @@ class Interactions:
                 await self._store.write(INTERACTIONS.insert(), row)
             else:
                 await self._store.keep(INTERACTIONS, row)
-        except StoreFailed as fault:
+        except (StoreFailed, DBAPIError) as fault:
             raise _unavailable() from fault
 
     def _row(
@@ -110,7 +110,7 @@ class Interactions:
             "first_token": exchange.first_token,
             "seconds": exchange.age(),
             "ticket": exchange.ticket,
-            "verdicts": json.dumps([asdict(verdict) for verdict in exchange.verdicts]),
+            "verdicts": json.dumps([vars(verdict) for verdict in exchange.verdicts]),
             "marks": "".join(f" {v.guard}:{v.action} " for v in exchange.verdicts if v.action != "pass"),
             "facts": as_text(list(facts)) if sampled else None,
             "sampled": sampled,

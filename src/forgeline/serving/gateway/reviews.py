@@ -7,7 +7,6 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -126,7 +125,7 @@ class Reviews:
             "risk": _risk(exchange) if exchange.reply else NO_REPLY,
             "wait": self.waits(why),
             "decided": False,
-            "verdicts": json.dumps([asdict(verdict) for verdict in exchange.verdicts]),
+            "verdicts": json.dumps([vars(verdict) for verdict in exchange.verdicts]),
             "messages": as_text(exchange.request.messages),
             "reply": plain(exchange.reply),
         }

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection, Executable, RowMapping, Table
@@ -40,9 +41,10 @@ class Written(Future[Any]):
 
 @dataclass(frozen=True)
 class _Write:
-    work: Work
+    work: Work | None
     done: Written
-    row: tuple[Table, Mapping[str, Any]] | None = None  # what goes into the spool rather than be lost
+    table: Table | None = None
+    row: Mapping[str, Any] = field(default_factory=dict)  # a row of the table, which is spooled rather than lost
 
 
 class Store:
@@ -141,9 +143,7 @@ class Store:
         Raises:
             StoreFailed: if as many writes wait in memory as may.
         """
-        item = _Write(
-            lambda connection: connection.execute(insert_new(connection, table), row), Written(), (table, row)
-        )
+        item = _Write(None, Written(), table, row)
         if self.behind_since is None:
             with suppress(StoreFailed):
                 wrapped = asyncio.wrap_future(self._queue(item))
@@ -156,7 +156,7 @@ class Store:
             await asyncio.to_thread(self._spool.append, table.name, row)
         except OSError as fault:
             logger.error("neither the gateway's database nor the file beside it takes a row (%s)", fault)
-            self._queue(_Write(item.work, Written(), item.row))
+            self._queue(_Write(None, Written(), table, row))
 
     async def read(self, statement: Executable) -> list[RowMapping]:
         """Return what a query finds; raise StoreFailed if the database cannot be asked."""
@@ -203,7 +203,7 @@ class Store:
             try:
                 with self._engine.begin() as connection:
                     begin(connection)
-                    results = [item.work(connection) for item in group]
+                    results = _results(connection, group)
             except Exception as fault:
                 if passes(fault):
                     self._fall_behind(fault)
@@ -256,8 +256,8 @@ class Store:
         lost = 0
         for item in group:
             try:
-                if item.row is not None:
-                    self._spool.append(item.row[0].name, item.row[1])
+                if item.table is not None:
+                    self._spool.append(item.table.name, item.row)
                     item.done.set_result(None)
                     continue
             except OSError as fault:
@@ -266,3 +266,15 @@ class Store:
             item.done.set_exception(StoreFailed("The gateway closed before its database took this write."))
         if lost:
             logger.error("%d writes are lost: the gateway's database took none until it closed", lost)
+
+
+def _results(connection: Connection, group: list[_Write]) -> list[Any]:
+    results: list[Any] = []
+    for table, items in groupby(group, key=lambda item: item.table):
+        if table is None:
+            results += [item.work(connection) for item in items if item.work is not None]
+        else:
+            rows = [item.row for item in items]
+            connection.execute(insert_new(connection, table), rows)
+            results += [None] * len(rows)
+    return results

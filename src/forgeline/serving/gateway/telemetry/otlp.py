@@ -67,8 +67,9 @@ class Exporter:
         while True:
             batch = self._batch()
             if batch and not self._is_sent(batch):
+                if not self.dropped:
+                    logger.warning("traces are dropped: %s does not take them (seen.traces)", self._url.hostname)
                 self.dropped += len(batch)
-                logger.warning("%d traces are dropped: %s does not take them", len(batch), self._url.hostname)
             if self._closing.is_set() and self._waiting.empty():
                 return
 
