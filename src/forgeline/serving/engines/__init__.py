@@ -14,7 +14,14 @@ class RequestRefused(ServingError):
 
 
 class EngineUnavailable(ServingError):
-    """The engine cannot answer now: it loads, is overrun, or cannot be reached. Another try may succeed."""
+    """The engine cannot answer now: it loads, is overrun, or cannot be reached. Another try may succeed.
+
+    `retry_after` is how many seconds it asks to be left alone, if it says so.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class EngineFailed(ServingError):
