@@ -69,7 +69,7 @@ class Piece:
 
     text: str
     usage: Usage
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: Literal["stop", "length", "content_filter"] | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
