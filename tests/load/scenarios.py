@@ -166,7 +166,7 @@ async def rude(folder: Path, seconds: float) -> str:
         async with traffic.flowing():
             await asyncio.sleep(seconds)
             traffic.mark("20 hang up")
-            await asyncio.to_thread(engine.tell, "well", 0.05)
+            await asyncio.to_thread(engine.tell, "well", 0.2)
             for leaver in [_begun(served, f"{number} " + "word " * 200) for number in range(20)]:
                 await asyncio.to_thread(leaver.recv, 64)
                 leaver.close()

@@ -11,10 +11,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `python -m` starts from the project's folder, pytest need not
 
 from tests.load.deployment import NotHere
-from tests.load.scenarios import SCENARIOS, Scenario, crash, locked, restart
+from tests.load.scenarios import SCENARIOS, Scenario, crash, restart
 
 
-@pytest.mark.parametrize("scenario", [crash, restart, locked], ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("scenario", [crash, restart], ids=lambda scenario: scenario.__name__)
 def test_under_traffic(scenario: Scenario, tmp_path: Path) -> None:
     assert scenario in SCENARIOS
     try:

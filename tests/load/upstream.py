@@ -1,6 +1,6 @@
 """An OpenAI-compatible server in a process of its own that answers at once, or fails as it is told.
 
-It answers `Answer to: <question>`, so that every reply can be checked.
+It answers with words of the question, so that every reply can be checked.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from typing import Any, Literal, cast
 Mode = Literal["well", "hang", "silent", "reset", "error", "busy", "cut"]
 MODEL = "stub"
 CHUNKS = 200  # at most, of a reply; a short one has a word in each
+WORDS = 20
 HALF = 2  # chunks before a reply is cut, or falls silent
 
 
 def answer(question: str) -> str:
-    """Return what the server says; to a question that begins with `Long`, a hundred times."""
-    return " ".join([f"Answer to: {question}"] * (100 if question.startswith("Long") else 1))
+    """Return what the server says: some words of the question; all, a hundred times, if it begins with `Long`."""
+    if question.startswith("Long"):
+        return " ".join([question] * 100)
+    return f"Answer to: {' '.join(question.split(' ')[:WORDS])}"
 
 
 class Served(asyncio.Protocol):

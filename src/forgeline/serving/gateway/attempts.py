@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import count
 
 from prometheus_client import Counter
@@ -51,9 +52,9 @@ class Attempts:
     ) -> AsyncGenerator[Piece]:
         """Yield the reply; times are the event loop's.
 
-        Without a stream nothing is yielded before all is there, so that an engine that breaks half-way can be asked
-        again. The wait between tries is drawn from 0 to a doubling bound (full jitter; Brooker, "Exponential backoff
-        and jitter", AWS, 2015).
+        Without a stream nothing is yielded before all is there, as one piece, so that an engine that breaks half-way
+        can be asked again. The wait between tries is drawn from 0 to a doubling bound (full jitter; Brooker,
+        "Exponential backoff and jitter", AWS, 2015).
 
         Raises:
             RequestRefused, EngineUnavailable, EngineFailed: as the last try did.
@@ -63,9 +64,7 @@ class Attempts:
             try:
                 async with aclosing(self._try(request, begin_by, end_by)) as pieces:
                     if not stream:
-                        whole = [piece async for piece in pieces]
-                        for piece in whole:
-                            yield piece
+                        yield _joined([piece async for piece in pieces])
                         return
                     async for piece in pieces:
                         begun = True
@@ -133,3 +132,8 @@ class Attempts:
                 yield piece
                 over = piece.finish_reason is not None
                 until = min(asyncio.get_running_loop().time() + self._settings.patience, end_by)
+
+
+def _joined(pieces: list[Piece]) -> Piece:
+    logprobs = tuple(logprob for piece in pieces for logprob in piece.logprobs)
+    return replace(pieces[-1], text="".join(piece.text for piece in pieces), logprobs=logprobs)
