@@ -51,7 +51,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, real_config: Config) -> Path:
 def config(root: Path, real_config: Config) -> Config:
     """The shipped configuration, but for the tiny base model and a free port."""
     train = real_config.train.model_dump() | {"model": {"source": "base", "license": "none"}, "dtype": "float32"}
-    serve = real_config.serve.model_dump() | {"port": free_port(), "drain_timeout": 20}
+    own = {"port": free_port(), "store": f"sqlite:///{root}/gateway.db", "access": {"anonymous": ["admin"]}}
+    serve = real_config.serve.model_dump() | own | {"drain_timeout": 20}
     return Config.model_validate({**real_config.model_dump(), "root": root, "train": train, "serve": serve})
 
 

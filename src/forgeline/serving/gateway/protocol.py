@@ -29,6 +29,7 @@ from forgeline.serving.engines import (
     TokenLogprob,
     Usage,
 )
+from forgeline.serving.gateway.database import StoreFailed
 
 Zero = Annotated[float, Field(ge=0, le=0)]
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
@@ -136,11 +137,13 @@ def _unsupported(param: str | None) -> ApiError:
 
 
 def from_engine(fault: ServingError) -> ApiError:
-    """Return what a caller is told of an engine's fault."""
+    """Return what a caller is told of a fault of the engine or the database."""
     if isinstance(fault, RequestRefused):
         return ApiError(400, str(fault), "context_or_template", "messages")
     if isinstance(fault, EngineUnavailable):
         return ApiError(503, str(fault), "unavailable", retry_after=math.ceil(fault.retry_after or 5))
+    if isinstance(fault, StoreFailed):
+        return ApiError(503, str(fault), "store_unavailable", retry_after=5)
     if isinstance(fault, TimeoutError):
         return ApiError(504, str(fault), "timeout")
     return ApiError(500, str(fault), "engine_failed")
@@ -160,6 +163,10 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, fault: RequestValidationError) -> JSONResponse:
         return respond(request, from_validation(list(fault.errors())))
+
+    @app.exception_handler(ServingError)
+    async def ours(request: Request, fault: ServingError) -> JSONResponse:
+        return respond(request, from_engine(fault))
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, fault: Exception) -> JSONResponse:
