@@ -14,6 +14,7 @@ from forgeline.cli import (
     data,
     decisions,
     gate,
+    guards,
     leaderboard,
     line,
     live,
@@ -40,7 +41,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     models.models,
     *(line.run, line.train, line.evaluate, probe.probe, compare.compare, sweep.sweep, stack.stack),
     *(runs.runs, leaderboard.leaderboard, gate.gate, approve.approve, decisions.promote, decisions.rollback),
-    *(live.deploy, live.chat, live.status, live.stop),
+    *(live.deploy, live.chat, live.status, live.stop, guards.guards),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:
