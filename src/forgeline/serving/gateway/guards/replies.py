@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import polars
 
 from forgeline.config.schema.serve.guards import Toxicity
-from forgeline.data.values import loose_values
+from forgeline.data.values import loose_spans
 from forgeline.serving.gateway.guards.fold import folded, unfolded
 from forgeline.serving.gateway.guards.guard import Finding, Passage
 from forgeline.serving.gateway.guards.masks import TAG
-from forgeline.serving.gateway.guards.words import located
 
 SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
@@ -49,12 +48,10 @@ class Toxicities:
 class Ungrounded:
     """Finds numbers, times, prices and codes of a reply that no message and no fact holds, in whatever writing."""
 
-    def inspect(self, passage: Passage) -> Iterable[Finding]:
-        """Return the values; one that is not found as it is written stands for the whole passage."""
+    def inspect(self, passage: Passage) -> list[Finding]:
+        """Return the values."""
         text, told = (TAG.sub(_blank, one) for one in (passage.text, passage.told()))
-        loose = sorted({*loose_values(text, told)}, key=text.find)
-        found = [Finding("ungrounded", *span) for span in located(text, loose)]
-        return found or [Finding("ungrounded") for _ in loose[:1]]
+        return [Finding("ungrounded", *span) for span in loose_spans(text, told)]
 
 
 def _blank(match: re.Match[str]) -> str:
