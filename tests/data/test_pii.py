@@ -130,6 +130,18 @@ def test_no_text_escapes_the_gates(everywhere: Finder, sentences: list[str], dat
                 assert all(column(text).str.contains(gate).all() for gate in one.gates), (one.kind, one.gates)
 
 
+def test_one_text_is_searched_like_a_column(everywhere: Finder, sentences: list[str]) -> None:
+    found = everywhere.find(column(*sentences))
+    assert [everywhere.find_in(text) for text in sentences] == [found.get(row, []) for row in range(len(sentences))]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_any_text_is_searched_like_a_column(everywhere: Finder, sentences: list[str], data: st.DataObject) -> None:
+    text = data.draw(_mixture(sentences))
+    assert everywhere.find_in(text) == everywhere.find(column(text)).get(0, [])
+
+
 @pytest.mark.parametrize("replace", ["tag", "pseudonym", "remove"])
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())

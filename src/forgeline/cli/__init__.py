@@ -15,6 +15,7 @@ from forgeline.cli import (
     decisions,
     gate,
     key,
+    guards,
     leaderboard,
     line,
     live,
@@ -41,7 +42,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     models.models,
     *(line.run, line.train, line.evaluate, probe.probe, compare.compare, sweep.sweep, stack.stack),
     *(runs.runs, leaderboard.leaderboard, gate.gate, approve.approve, decisions.promote, decisions.rollback),
-    *(live.deploy, live.chat, live.status, live.stop),
+    *(live.deploy, live.chat, live.status, live.stop, guards.guards),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:

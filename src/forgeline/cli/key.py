@@ -1,9 +1,10 @@
-"""`forgeline key create|list|rotate|revoke|local`: who may ask the gateway."""
+"""`forgeline key create|list|rotate|revoke|limit|local`: who may ask the gateway, and how much."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,14 @@ app = typer.Typer(
 )
 Id = Annotated[str, typer.Argument(help="The key's id: what follows `fl_`, as `forgeline key list` shows it.")]
 Days = Annotated[int | None, typer.Option("--days", min=1, help="Good for so long; access.key_days if not given.")]
+
+
+class Period(StrEnum):
+    """What a budget is for; `total` is for ever."""
+
+    day = "day"
+    month = "month"
+    total = "total"
 
 
 def create(
@@ -95,6 +104,44 @@ def revoke(id_: Id, reason: Reason, profile: Profile = None, set_: Set = None, a
         print(f"Key {key.id} ({key.name}) is revoked.")
 
 
+def limit(
+    id_: Id,
+    requests: Annotated[int | None, typer.Option("--requests-per-minute", min=1)] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens-per-minute", min=1, help="Prompt and completion.")] = None,
+    concurrency: Annotated[int | None, typer.Option("--concurrency", min=1, help="Requests at once.")] = None,
+    budget: Annotated[float | None, typer.Option("--budget", min=0, help="Money, in limits.prices.currency.")] = None,
+    period: Annotated[Period, typer.Option("--period", help="What the budget is for.")] = Period.month,
+    profile: Profile = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Give a key limits and a budget of its own in place of those it had, and show what it has spent.
+
+    What is not named is as limits.per_key says, and without --budget there is none. Running gateways follow within
+    seconds.
+    """
+    from forgeline.cli import environment
+    from forgeline.cli.output import emit
+    from forgeline.serving.gateway import limits
+    from forgeline.serving.gateway.access import issuing
+
+    config = environment.project(profile, set_)
+    with issuing.opened(config.serve.store) as store:
+        key = issuing.one(store, id_)
+        limits.set_limits(store, key.id, requests, tokens, concurrency)
+        limits.set_budget(store, key.id, budget, period.value)
+        spent = next(iter(limits.spend(store, key.id)), None)
+    own = {"requests_per_minute": requests, "tokens_per_minute": tokens, "concurrency": concurrency}
+    given = {**own, "budget": budget, "period": period.value}
+    _ledger(config).append("key_limited", key=key.id, name=key.name, **given)
+    if as_json:
+        emit({"id": key.id, **given, "spent": spent.spent if spent else None})
+    else:
+        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items() if value) or "as configured"
+        money = f"; {spent.spent:g} of {budget:g} {config.serve.limits.prices.currency} spent" if spent else ""
+        print(f"Key {key.id} ({key.name}): {named}{money}.")
+
+
 def local(profile: Profile = None, set_: Set = None) -> None:
     """Print this project's own key, role admin, made if need be: export OPENAI_API_KEY=$(forgeline key local)."""
     from forgeline.cli import environment
@@ -148,5 +195,5 @@ def _day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-for verb in (create, list_, rotate, revoke, local):
+for verb in (create, list_, rotate, revoke, limit, local):
     app.command(verb.__name__.strip("_"))(verb)

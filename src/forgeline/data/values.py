@@ -16,21 +16,29 @@ SPELT = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def loose_values(reply: str, prompt: str) -> Iterator[str]:
-    """Yield the times, codes and numbers of a reply that its prompt lacks, whatever way they are written.
+    """Yield the times, codes and numbers of a reply that its prompt lacks, in order.
 
-    Times are told to half a day, codes without spaces, and numbers by their value.
+    However they are written: times are told to half a day, codes without spaces, and numbers by their value.
     """
+    yield from (reply[start:end] for start, end in loose_spans(reply, prompt))
+
+
+def loose_spans(reply: str, prompt: str) -> Iterator[tuple[int, int]]:
+    """Yield where the values stand that `loose_values` tells."""
     times = {_minutes(match) for match in TIME.finditer(prompt)}
     codes = " ".join("".join(filter(str.isalnum, line)).lower() for line in prompt.splitlines())
     numbers = {value for match in VALUE.finditer(TIME.sub(" ", prompt)) if (value := _number(match[0])) is not None}
     numbers |= {float(SPELT.index(word)) for word in WORD.findall(prompt.lower()) if word in SPELT}
-    reply = GROUPED.sub("", reply)
-    yield from (match[0] for match in TIME.finditer(reply) if _minutes(match) not in times)
-    for match in VALUE.finditer(TIME.sub(" ", reply)):
+    gaps = {match.start() for match in GROUPED.finditer(reply)}
+    places = [place for place in range(len(reply)) if place not in gaps]  # of the digits once groups are joined
+    joined = GROUPED.sub("", reply)
+    loose = [match.span() for match in TIME.finditer(joined) if _minutes(match) not in times]
+    for match in VALUE.finditer(TIME.sub(lambda match: " " * len(match[0]), joined)):
         number = _number(match[0])
         code = "".join(filter(str.isalnum, match[0])).lower()
         if not (number in numbers if number is not None else code in codes):
-            yield match[0]
+            loose.append(match.span())
+    yield from ((places[start], places[end - 1] + 1) for start, end in sorted(loose))
 
 
 def _minutes(match: re.Match[str]) -> int:

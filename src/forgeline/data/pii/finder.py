@@ -96,7 +96,7 @@ class Finder:
             self._people = names.people()
             self.canonical["person"] = names.canonical
         kinds = "|".join(kind.upper() for kind in self.canonical)
-        self._tag = re.compile(rf"\[(?:{kinds})(?:_[a-z]+)?\]") if kinds else None
+        self._tag = re.compile(rf"\[(?:{kinds})(?:_[a-z]+|_[0-9]+)?\]") if kinds else None
 
     def find(self, texts: polars.Series) -> dict[int, list[Find]]:
         """Return what stands in the texts, in order, by the number of the row; rows without any are left out."""

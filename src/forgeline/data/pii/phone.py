@@ -189,7 +189,9 @@ class Phones:
         digits = _digits(piece)
         if "+" in piece:
             return len(digits) >= 8 and _international(digits) is not None
-        if NOT_PHONE.fullmatch(piece) or UNIT.match(text, end):
+        sizes = [right - left for left, right in groups]
+        loose = min(sizes) < 2 and sizes[-3:] != [3, 3, 4] and not digits.startswith("00")  # fits no plan
+        if loose or NOT_PHONE.fullmatch(piece) or UNIT.match(text, end):
             return False
         if not digits.startswith("00") and not any(_possible(digits, plan) for plan in self.plans.values()):
             return False
@@ -199,7 +201,6 @@ class Phones:
             return not other and number is not None and len(number) >= 9
         if len(digits) < 8 and not context:
             return False
-        sizes = [right - left for left, right in groups]
         return any(_fits(piece, digits, sizes, plan, context, other) for plan in self.plans.values())
 
 
