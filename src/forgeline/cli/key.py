@@ -127,7 +127,7 @@ def limit(
 
     config = environment.project(profile, set_)
     with issuing.opened(config.serve.store) as store:
-        key = issuing.one(store, id_)
+        key = issuing.standing(store, id_)
         limits.set_limits(store, key.id, requests, tokens, concurrency)
         limits.set_budget(store, key.id, budget, period.value)
         spent = next(iter(limits.spend(store, key.id)), None)
@@ -137,7 +137,9 @@ def limit(
     if as_json:
         emit({"id": key.id, **given, "spent": spent.spent if spent else None})
     else:
-        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items() if value) or "as configured"
+        named = (
+            ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items() if value) or "as set"
+        )
         money = f"; {spent.spent:g} of {budget:g} {config.serve.limits.prices.currency} spent" if spent else ""
         print(f"Key {key.id} ({key.name}): {named}{money}.")
 

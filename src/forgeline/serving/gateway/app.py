@@ -79,6 +79,7 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
                 await engine.start()
                 opened.push_async_callback(engine.close)
             opened.push_async_callback(chat.limits.close)
+            opened.callback(telemetry.close)
             for background in (hooks, batches):
                 await background.start()
                 opened.push_async_callback(background.close)

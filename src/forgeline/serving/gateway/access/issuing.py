@@ -88,7 +88,7 @@ def rotate(store: Store, ledger: Ledger, id_: str, grace: float, days: float) ->
     Raises:
         ServingError: if there is no such key, it was revoked, or somebody else changes it at this moment.
     """
-    key, now, secret = _standing(store, id_), time.time(), new_secret()
+    key, now, secret = standing(store, id_), time.time(), new_secret()
     until = min(now + grace, key.expires_at)
     change: dict[str, Any] = {
         "digest": hashed(secret),
@@ -110,13 +110,14 @@ def revoke(store: Store, ledger: Ledger, id_: str, reason: str) -> Key:
     Raises:
         ServingError: if there is no such key, or it was revoked before.
     """
-    key, now = _standing(store, id_), time.time()
+    key, now = standing(store, id_), time.time()
     ledger.append("key revoked", key=id_, name=key.name, tenant=key.tenant, reason=reason)
     _written(store.post(update(KEYS).where(KEYS.c.id == id_).values(revoked_at=now, changed_at=now)))
     return replace(key, revoked_at=now, changed_at=now)
 
 
-def _standing(store: Store, id_: str) -> Key:
+def standing(store: Store, id_: str) -> Key:
+    """Return a key that was not revoked; raise ServingError if there is none."""
     rows = store.read_now(select(KEYS).where(KEYS.c.id == id_))
     if not rows:
         raise ServingError(f"There is no key {id_}: `forgeline key list` shows their ids.")
