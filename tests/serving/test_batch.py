@@ -23,11 +23,10 @@ from sqlalchemy import select, update
 
 from forgeline.config.schema.serve.people import Batch as Settings
 from forgeline.config.schema.serve.people import Webhooks as WebhookSettings
-from forgeline.serving.gateway.app import _answer_errors
 from forgeline.serving.gateway.batch import Batches, router
 from forgeline.serving.gateway.batch.tables import BATCHES
 from forgeline.serving.gateway.exchange import Caller
-from forgeline.serving.gateway.protocol import ApiError
+from forgeline.serving.gateway.protocol import ApiError, answer_errors
 from forgeline.serving.gateway.store import Store
 from forgeline.serving.gateway.webhooks import Webhooks
 from forgeline.serving.gateway.webhooks.deliveries import DELIVERIES, WEBHOOKS
@@ -73,7 +72,7 @@ def gateway(path: Path, model: Model, **settings: Any) -> Iterator[TestClient]:
     store = Store(f"sqlite:///{path / 'gateway.db'}")
     store.open()
     app, registry = FastAPI(), CollectorRegistry()
-    _answer_errors(app)
+    answer_errors(app)
     webhooks = Webhooks(WebhookSettings(), store, registry)
     batches = Batches(Settings.model_validate({"lease": 1, **settings}), store, model.answer, webhooks, registry)
 

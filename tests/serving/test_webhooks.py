@@ -23,8 +23,8 @@ from prometheus_client import CollectorRegistry
 from scene import wait_for
 
 from forgeline.config.schema.serve.people import Webhooks as Settings
-from forgeline.serving.gateway.app import _answer_errors
 from forgeline.serving.gateway.exchange import Caller
+from forgeline.serving.gateway.protocol import answer_errors
 from forgeline.serving.gateway.store import Store
 from forgeline.serving.gateway.webhooks import Webhooks, router
 from forgeline.serving.gateway.webhooks.reach import Unreachable, addresses_of
@@ -73,7 +73,7 @@ def gateway(path: Path, **settings: Any) -> Iterator[tuple[TestClient, Webhooks]
     store = Store(f"sqlite:///{path / 'gateway.db'}")
     store.open()
     app = FastAPI()
-    _answer_errors(app)
+    answer_errors(app)
     webhooks = Webhooks(Settings.model_validate({**HERE, **settings}), store, CollectorRegistry())
 
     def who(http: Request) -> Caller:

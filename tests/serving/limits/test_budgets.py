@@ -23,7 +23,7 @@ from forgeline.serving.gateway.store import Store
 
 ANN = Caller("ann", "shop", frozenset({"caller"}))
 SETTINGS = Settings.model_validate(
-    {"prices": {"prompt": 1.0, "completion": 2.0, "currency": "EUR"}, "max_wait": 0.5, "concurrency": 100}
+    {"prices": {"prompt": 1.0, "completion": 2.0, "currency": "EUR"}, "max_wait": 20, "concurrency": 100}
 )
 MOST = 2.1  # of 100 tokens read and 1000 written
 
@@ -140,9 +140,10 @@ asyncio.run(scene())
 
 def test_a_locked_database_is_waited_for_and_nothing_is_lost(store: Store, tmp_path: Path) -> None:
     set_budget(store, "ann", 100, "day")
+    hasty = SETTINGS.model_copy(update={"max_wait": 0.5})
 
     async def scene() -> None:
-        gate = limits(store)
+        gate = Limits(hasty, store, CollectorRegistry())
         lock = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
         with pytest.raises(ApiError, match="cannot be read now") as late:

@@ -89,6 +89,7 @@ class Limits:
         self._exhausted = exhausted
         self._told: dict[str, tuple[float, int | None]] = {}
         self._known: OrderedDict[str, tuple[float, _Allowance]] = OrderedDict()
+        self._asking: dict[str, asyncio.Task[_Allowance]] = {}
         self._purse = Purse(store)
         self._turns = Turns(settings.concurrency, settings.max_queue, settings.max_wait)
         self._buckets = SharedBuckets(settings.redis, settings.without_redis) if settings.redis else LocalBuckets()
@@ -211,15 +212,21 @@ class Limits:
         at, known = self._known.get(key, (-math.inf, None))
         if known and now - at < KNOWN:
             return known
+        if key not in self._asking:  # once for all that wait
+            self._asking[key] = asyncio.create_task(self._read(key))
+            self._asking[key].add_done_callback(lambda done: self._asking.pop(key))
         try:
             async with asyncio.timeout(self._settings.max_wait if known is None else KNOWN):
-                rows = await self._store.read(select(ALLOWANCES).where(ALLOWANCES.c.key == key))
+                return await asyncio.shield(self._asking[key])
         except (TimeoutError, DBAPIError, StoreFailed):
             if known is None:
                 message = "This key's limits cannot be read now."
                 raise ApiError(503, message, "limits_unavailable", retry_after=5) from None
             return known
-        known = _allowance(dict(rows[0]) if rows else {}, self._settings)
+
+    async def _read(self, key: str) -> _Allowance:
+        rows = await self._store.read(select(ALLOWANCES).where(ALLOWANCES.c.key == key))
+        now, known = time.monotonic(), _allowance(dict(rows[0]) if rows else {}, self._settings)
         self._known[key] = now, known
         self._known.move_to_end(key)
         while next(iter(self._known.values()))[0] < now - REMEMBERED:
