@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 
@@ -44,7 +44,7 @@ class Ladder:
         settings: Settings,
         timeout: float,
         cache: Cache,
-        open_ticket: Callable[[Exchange], str],
+        open_ticket: Callable[[Exchange], Awaitable[str]],
         registry: CollectorRegistry,
     ) -> None:
         tries = Counter("forgeline_engine_tries", "What came of asking.", ["engine", "outcome"], registry=registry)
@@ -142,9 +142,10 @@ class Ladder:
 
     async def _human(self, exchange: Exchange, deadline: float, cached: bool) -> AsyncGenerator[Piece]:
         try:
-            exchange.ticket = self._open_ticket(exchange)
-        except StoreFailed as fault:
-            logger.warning("no ticket could be opened: %s", fault)
+            async with asyncio.timeout_at(deadline):
+                exchange.ticket = await self._open_ticket(exchange)
+        except (StoreFailed, TimeoutError) as fault:
+            logger.warning("no ticket could be opened: %s", fault or "the request's time is over")
             return
         text = self._settings.ticket_text.replace("{ticket}", exchange.ticket)
         yield self._given(exchange, "queue", Piece(text, Usage(0, 0), "stop"))
