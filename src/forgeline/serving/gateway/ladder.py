@@ -51,6 +51,7 @@ class Ladder:
         state = Gauge("forgeline_breaker", "0 closed, 1 half-open, 2 open.", ["engine"], registry=registry)
         self._answered = Counter("forgeline_rungs", "Requests by what answered.", ["rung"], registry=registry)
         asked = [Attempts(name, engine, settings, tries) for name, engine in engines.items()]
+        asked = asked if "other" in settings.rungs else asked[:1]
         for attempts in asked:
             state.labels(attempts.name).set_function(partial(_state, attempts))
         own, *others = (partial(self._engine, attempts, len(asked) - at) for at, attempts in enumerate(asked))
