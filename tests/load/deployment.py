@@ -39,7 +39,7 @@ def settings(folder: Path, upstream: Upstream, other: Upstream | None = None, **
         "store": f"sqlite:///{folder / 'gateway.db'}",
         "engine": {"name": "url", "url": upstream.url},
         "others": {"second": {"name": "url", "url": other.url}} if other else {},
-        "access": {"anonymous": ["caller", "operator", "admin"]},
+        "access": {"anonymous": ["caller"]},
         "limits": {"request_timeout": 10.0},
         "ladder": LADDER,
     }
@@ -75,7 +75,9 @@ class Gateway:
             row = (self.key_id, int(amount * UNIT))
             try:
                 connection.execute(
-                    "INSERT INTO allowances (key, budget, period, began, spent) VALUES (?, ?, 'total', 0, 0)", row
+                    "INSERT OR REPLACE INTO allowances (key, budget, period, began, spent) "
+                    "VALUES (?, ?, 'total', 0, 0)",
+                    row,
                 )
             except sqlite3.OperationalError:
                 return False

@@ -69,7 +69,7 @@ class Scene:
             dict(zip(names, engines, strict=False)), ladder, timeout, self.cache, self._ticket, self.registry
         )
 
-    def _ticket(self, exchange: Exchange) -> str:
+    async def _ticket(self, exchange: Exchange) -> str:
         self.tickets.append(exchange)
         return f"T-{len(self.tickets)}"
 

@@ -33,6 +33,18 @@ def test_a_fault_before_the_first_piece_is_tried_again() -> None:
     asyncio.run(run())
 
 
+def test_an_engine_that_asks_to_be_left_alone_is() -> None:
+    async def run() -> None:
+        own, asked = Scripted((EngineUnavailable("busy", retry_after=7),)), exchange()
+        await Scene(own, Scripted()).ask(asked)
+        assert (asked.rung, len(own.asked)) == ("second", 1)
+        with pytest.raises(EngineUnavailable) as alone:
+            await Scene(own).ask(exchange())
+        assert alone.value.retry_after == 7
+
+    asyncio.run(run())
+
+
 def test_tries_are_bounded() -> None:
     async def run() -> None:
         engine = Scripted(AWAY)
@@ -146,7 +158,7 @@ def test_a_queue_that_takes_nothing_leaves_the_engines_fault(caplog: pytest.LogC
     async def run() -> None:
         scene = Scene(Scripted(AWAY), rungs=["engine", "human"])
 
-        def full(_: Any) -> str:
+        async def full(_: Any) -> str:
             raise StoreFailed("The gateway's database does not keep up.")
 
         scene.ladder._open_ticket = full

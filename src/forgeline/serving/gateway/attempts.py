@@ -24,10 +24,6 @@ from forgeline.serving.engines import (
 from forgeline.serving.gateway.breaker import Breaker
 
 
-class EngineRests(EngineUnavailable):
-    """The engine has failed so often that it is left alone for now."""
-
-
 class EngineLate(EngineFailed, TimeoutError):
     """The engine gave nothing, or not all, in the time there was."""
 
@@ -73,8 +69,8 @@ class Attempts:
             except (EngineUnavailable, EngineFailed) as fault:
                 wait = random.uniform(0, self._settings.backoff * 2 ** (tried - 1))
                 late = asyncio.get_running_loop().time() + wait >= begin_by
-                useless = isinstance(fault, EngineRests) or not self.engine.ready
-                if begun or late or useless or tried == self._settings.tries:
+                asked = isinstance(fault, EngineUnavailable) and fault.retry_after is not None  # to be left alone
+                if begun or late or asked or not self.engine.ready or tried == self._settings.tries:
                     raise
             await asyncio.sleep(wait)
 
@@ -85,7 +81,8 @@ class Attempts:
         call = self.breaker.call()
         if call is None:
             self._tries.labels(self.name, "resting").inc()
-            raise EngineRests(f"The engine `{self.name}` has failed too often and is left alone for now.")
+            rest = self._settings.breaker.rest
+            raise EngineUnavailable(f"The engine `{self.name}` has failed too often and is left alone for now.", rest)
         well: bool | None = None
         outcome = "left"
         try:

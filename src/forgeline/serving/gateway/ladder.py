@@ -51,6 +51,7 @@ class Ladder:
         state = Gauge("forgeline_breaker", "0 closed, 1 half-open, 2 open.", ["engine"], registry=registry)
         self._answered = Counter("forgeline_rungs", "Requests by what answered.", ["rung"], registry=registry)
         asked = [Attempts(name, engine, settings, tries) for name, engine in engines.items()]
+        asked = asked if "other" in settings.rungs else asked[:1]
         for attempts in asked:
             state.labels(attempts.name).set_function(partial(_state, attempts))
         own, *others = (partial(self._engine, attempts, len(asked) - at) for at, attempts in enumerate(asked))
@@ -142,9 +143,10 @@ class Ladder:
 
     async def _human(self, exchange: Exchange, deadline: float, cached: bool) -> AsyncGenerator[Piece]:
         try:
-            exchange.ticket = await self._open_ticket(exchange)
-        except StoreFailed as fault:
-            logger.warning("no ticket could be opened: %s", fault)
+            async with asyncio.timeout_at(deadline):
+                exchange.ticket = await self._open_ticket(exchange)
+        except (StoreFailed, TimeoutError) as fault:
+            logger.warning("no ticket could be opened: %s", fault or "the request's time is over")
             return
         text = self._settings.ticket_text.replace("{ticket}", exchange.ticket)
         yield self._given(exchange, "queue", Piece(text, Usage(0, 0), "stop"))

@@ -77,7 +77,8 @@ class Cache:
     async def keep(self, exchange: Exchange) -> None:
         """Keep a reply of the deployment's own engine that ended, and that the guards left as it was."""
         changed = any(verdict.side == "out" and verdict.action in ("mask", "block") for verdict in exchange.verdicts)
-        if changed or exchange.rung != self._engine or exchange.finish_reason is None or exchange.usage is None:
+        ended = exchange.finish_reason in ("stop", "length")
+        if changed or not ended or exchange.rung != self._engine or exchange.usage is None:
             return
         reason = cast(Literal["stop", "length"], exchange.finish_reason)
         reply = Piece(exchange.reply, exchange.usage, reason)
