@@ -61,7 +61,7 @@ class Remote(Section):
 
 
 class Vllm(Section):
-    """`vllm serve` from an environment of its own; `memory` is the share of a GPU that it takes.
+    """`vllm serve` from an environment of its own; `memory` is the share of a GPU that it takes, or of this machine.
 
     `context` bounds prompt and reply, in tokens; the model's own limit, if not given.
     """
