@@ -89,6 +89,17 @@ def test_a_search_space_takes_what_the_key_takes():
         ("train", "a: [", "configs/train.yaml: not YAML"),
         ("train", "- a", "configs/train.yaml: expected keys and values, found list"),
         ("serve", "prot: 1", "configs/serve.yaml: serve.prot: unknown key; legal: host, port"),
+        ("serve", "engine: {name: vlm}", "serve.engine: input tag 'vlm' found using 'name' does not match"),
+        (
+            "serve",
+            "engine: {name: vllm, contxt: 9}",
+            "serve.engine.contxt: unknown key; legal: name, environment, context",
+        ),
+        ("serve", "engine: {name: url, url: 'http://a', key: abc}", "serve.engine.key: string should match pattern"),
+        ("serve", "engine: {name: ray, max_replicas: 1}", "max_replicas is 1, fewer than the 2 replicas"),
+        ("serve", "others: {spare: {name: url}}", "serve.others.spare.url: required key is missing"),
+        ("serve", "others: {engine: {name: transformers}}", "others: engine is the name of the one that answers"),
+        ("serve", "others: {../x: {name: transformers}}", "string should match pattern"),
         ("policy", "gates: {x: {evidence: bleu}}", "policy.gates.x: value error, min, max or both must be given"),
     ],
 )

@@ -13,6 +13,7 @@ import queue
 import secrets
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ class RayServe(Supervised):
             log=folder / f"{name}.log",
         )
         super().__init__(name, program, settings.supervision, drain)
+        self._bundle = bundle
         self._write(bundle)
 
     async def roll(self, bundle: Path) -> None:
@@ -57,11 +59,16 @@ class RayServe(Supervised):
         self._write(bundle)
         self._served.unlink(missing_ok=True)
         self.signal(signal.SIGHUP)
-        async with asyncio.timeout(self._settings.supervision.start_timeout):
-            while not self._served.is_file():
-                await asyncio.sleep(LOOK_EVERY)
-        if self._served.read_text() != manifest.digest:
-            raise ServingError(f"The replicas of {bundle} did not start; those before them serve on. See {self._log}.")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.supervision.start_timeout):
+                while not self._served.is_file():
+                    await asyncio.sleep(LOOK_EVERY)
+        if not self._served.is_file() or self._served.read_text() != manifest.digest:
+            self._write(self._bundle)
+            raise ServingError(
+                f"The replicas of {bundle} did not start; those of {self._bundle} serve on. See {self._program.log}."
+            )
+        self._bundle = bundle
 
     async def close(self) -> None:
         """Let the replicas end what they have begun, then see that they are gone."""
@@ -72,10 +79,6 @@ class RayServe(Supervised):
     @property
     def _served(self) -> Path:
         return _served(self._order)
-
-    @property
-    def _log(self) -> Path:
-        return self._program.log
 
     def _write(self, bundle: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -189,6 +192,7 @@ def _deploy(order: dict[str, Any]) -> None:
         max_ongoing_requests=4 * engine.target_ongoing_requests,
         graceful_shutdown_timeout_s=order["drain"],
         health_check_period_s=1,
+        logging_config={"enable_access_log": False},
         ray_actor_options={"num_cpus": engine.cpus, "num_gpus": engine.gpus},
     )
     replicas = deployment(serve.ingress()(Replica))

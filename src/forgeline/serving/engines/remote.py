@@ -181,16 +181,29 @@ class Remote:
             await asyncio.sleep(CHECK_EVERY / 10)  # many requests may doubt it at once
 
     async def _check(self) -> None:
+        """Set `ready`: at once if the server is well, and else only if it is not on a second look either.
+
+        One of several replicas may have died with the first look.
+        """
+        well = await self._looks_well()
+        if self.ready and not well:
+            await asyncio.sleep(CHECK_EVERY / 10)
+            well = await self._looks_well()
+        self.ready = well
+        if well and not (self._owing or self._silent):
+            self.last_sign = time.monotonic()
+
+    async def _looks_well(self) -> bool:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                self.ready = await self._is_well()
-                if self.ready and self._model is None:
+                if not await self._is_well():
+                    return False
+                if self._model is None:
                     self._model = await self._first_model()
+                return True
         except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as fault:
             logger.debug("the engine %s is not ready: %r", self.name, fault)
-            self.ready = False
-        if self.ready and not (self._owing or self._silent):
-            self.last_sign = time.monotonic()
+            return False
 
     async def _is_well(self) -> bool:
         """Ask for the first of the usual places that the server has."""

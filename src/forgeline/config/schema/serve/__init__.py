@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from forgeline.config.schema.section import Positive, Seconds, Section
 from forgeline.config.schema.serve.access import Access
-from forgeline.config.schema.serve.engine import Engine, Transformers
+from forgeline.config.schema.serve.engine import Engine, Name, Transformers
 from forgeline.config.schema.serve.guards import Guards
 from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
@@ -58,7 +58,7 @@ class Serve(Section):
     sampling: Sampling = Sampling()
     guards: Guards = Guards()
     engine: Engine = Transformers()
-    others: dict[str, Engine] = {}
+    others: dict[Name, Engine] = {}
     access: Access = Access()
     limits: Limits = Limits()
     ladder: Ladder = Ladder()
@@ -67,3 +67,9 @@ class Serve(Section):
     people: People = People()
     drain_timeout: Seconds = 30.0
     parity: Parity = Parity()
+
+    @model_validator(mode="after")
+    def _engine_is_one(self) -> Serve:
+        if "engine" in self.others:
+            raise ValueError("others: engine is the name of the one that answers; choose another")
+        return self

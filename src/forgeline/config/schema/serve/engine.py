@@ -11,6 +11,9 @@ from forgeline.config.schema.section import Positive, Seconds, Section
 Reference = Annotated[str, Field(pattern=r"^\$\{env:[A-Za-z_][A-Za-z0-9_]*\}$")]
 """Where a secret stands; never the secret itself."""
 
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+"""What an engine is called in the ladder, in metrics, and where its files lie."""
+
 Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
 
 
@@ -65,7 +68,7 @@ class Remote(Section):
 
 
 class Vllm(Section):
-    """`vllm serve` from an environment of its own; `memory` is the share of a GPU that it takes.
+    """`vllm serve` from an environment of its own; `memory` is the share of a GPU that it takes, or of this machine.
 
     `context` bounds prompt and reply, in tokens; the model's own limit, if not given.
     """
