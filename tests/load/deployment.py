@@ -19,8 +19,10 @@ import psutil
 from pydantic import ValidationError
 
 from forgeline.config.schema import Guards, Sampling, Serve
+from forgeline.ledger import Ledger
 from forgeline.records import write_json
 from forgeline.serving.bundle import MANIFEST, Lineage, Manifest
+from forgeline.serving.gateway.access import issuing
 from tests.load.upstream import Upstream
 
 MODEL = "reply-writer"
@@ -48,13 +50,13 @@ def settings(folder: Path, upstream: Upstream, other: Upstream | None = None, **
 
 @dataclass
 class Gateway:
-    """A running gateway; `key` is what its clients show, if it asks for one."""
+    """A running gateway; `key` is what its clients show."""
 
     url: str
     process: psutil.Popen
     database: Path
-    key: str | None = None
-    key_id: str = "anonymous"
+    key: str
+    key_id: str
 
     @property
     def port(self) -> int:
@@ -110,11 +112,13 @@ def gateway(serve: dict[str, Any], folder: Path) -> Iterator[Gateway]:
         path.write_text(Serve.model_validate(serve).model_dump_json())
     except ValidationError as fault:
         raise NotHere(f"the gateway does not know {', '.join(str(error['loc']) for error in fault.errors())}") from None
+    with issuing.opened(serve["store"]) as store:
+        key, text = issuing.create(store, Ledger(folder / "ledger.jsonl"), "load", "load", ["caller"], [], days=1)
     command = [sys.executable, "-m", "forgeline.serving.gateway"]
     command += ["--bundle", str(bundle(folder)), "--settings", str(path)]
     with (folder / f"gateway-{serve['port']}.log").open("w") as log:
         process = psutil.Popen(command, cwd=folder, stdout=log, stderr=log)
-    running = Gateway(f"http://127.0.0.1:{serve['port']}", process, folder / "gateway.db")
+    running = Gateway(f"http://127.0.0.1:{serve['port']}", process, folder / "gateway.db", text, key.id)
     try:
         deadline = time.monotonic() + 60
         while not _ready(running.url):

@@ -34,7 +34,7 @@ Scenario = Callable[[Path, float], Awaitable[str]]
 async def crash(folder: Path, seconds: float) -> str:
     """Kill the engine under traffic, let it come back, then kill all there are."""
     with Upstream() as engine, Upstream() as other, gateway(settings(folder, engine, other), folder) as served:
-        traffic = Traffic(served.url, MODEL)
+        traffic = Traffic(served.url, MODEL, served.key)
         async with traffic.flowing():
             await asyncio.sleep(seconds)
             traffic.mark("engine killed")
@@ -59,7 +59,7 @@ async def crash(folder: Path, seconds: float) -> str:
 async def faults(folder: Path, seconds: float) -> str:
     """Let the engine fail in every way there is, one after the other; another one is well."""
     with Upstream() as engine, Upstream() as other, gateway(settings(folder, engine, other), folder) as served:
-        traffic = Traffic(served.url, MODEL)
+        traffic = Traffic(served.url, MODEL, served.key)
         async with traffic.flowing():
             for mode in BROKEN:
                 traffic.mark(mode)
@@ -100,7 +100,7 @@ async def restart(folder: Path, seconds: float) -> str:
 async def locked(folder: Path, seconds: float) -> str:
     """Hold an exclusive lock on the database."""
     with Upstream() as engine, gateway(settings(folder, engine), folder) as served:
-        traffic = Traffic(served.url, MODEL)
+        traffic = Traffic(served.url, MODEL, served.key)
         async with traffic.flowing():
             await asyncio.sleep(seconds)
             with sqlite3.connect(served.database, isolation_level=None) as other:
@@ -118,7 +118,7 @@ async def locked(folder: Path, seconds: float) -> str:
 async def full(folder: Path, seconds: float) -> str:
     """Let no file of the gateway grow: what it writes fails as on a full disk."""
     with Upstream() as engine, gateway(settings(folder, engine), folder) as served:
-        traffic = Traffic(served.url, MODEL)
+        traffic = Traffic(served.url, MODEL, served.key)
         async with traffic.flowing():
             await asyncio.sleep(seconds)
             traffic.mark("full")
@@ -140,7 +140,7 @@ async def redis_hangs(folder: Path, seconds: float) -> str:
     limits = {"request_timeout": 10.0, "redis": f"redis://127.0.0.1:{port}/0"}
     try:
         with Upstream() as engine, gateway(settings(folder, engine, limits=limits), folder) as served:
-            traffic = Traffic(served.url, MODEL)
+            traffic = Traffic(served.url, MODEL, served.key)
             async with traffic.flowing():
                 await asyncio.sleep(seconds)
                 traffic.mark("Redis hangs")
@@ -162,7 +162,7 @@ async def rude(folder: Path, seconds: float) -> str:
     """Let clients hang up half-way, and others read nothing, while others behave."""
     calm = {"limits": {"request_timeout": 6.0}, "ladder": LADDER | {"patience": 5.0}}
     with Upstream() as engine, gateway(settings(folder, engine, **calm), folder) as served:
-        traffic = Traffic(served.url, MODEL)
+        traffic = Traffic(served.url, MODEL, served.key)
         async with traffic.flowing():
             await asyncio.sleep(seconds)
             traffic.mark("20 hang up")

@@ -190,7 +190,7 @@ def test_a_full_queue_and_a_late_reply(narrow: str) -> None:
         client(narrow).chat.completions.create(**LONG)  # type: ignore[call-overload]
     assert full.value.code == "queue_full"
     assert 1 <= int(full.value.response.headers["retry-after"]) <= 30
-    with pytest.raises(Exception, match="did not answer in time"):
+    with pytest.raises(Exception, match=r"did not answer in time|took longer than"):
         list(stream)
     waiting.join()
     assert [(fault.status_code, fault.code) for fault in faults] == [(504, "timeout")]

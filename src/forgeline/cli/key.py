@@ -137,9 +137,7 @@ def limit(
     if as_json:
         emit({"id": key.id, **given, "spent": spent.spent if spent else None})
     else:
-        named = (
-            ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items() if value) or "as set"
-        )
+        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items() if value) or "as set"
         money = f"; {spent.spent:g} of {budget:g} {config.serve.limits.prices.currency} spent" if spent else ""
         print(f"Key {key.id} ({key.name}): {named}{money}.")
 

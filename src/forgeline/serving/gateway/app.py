@@ -23,7 +23,7 @@ from forgeline.serving.gateway.access.gate import Gate
 from forgeline.serving.gateway.cache import Cache
 from forgeline.serving.gateway.chat import Chat
 from forgeline.serving.gateway.door import Door
-from forgeline.serving.gateway.exchange import Caller
+from forgeline.serving.gateway.exchange import Caller, Exchange
 from forgeline.serving.gateway.guards import Guards
 from forgeline.serving.gateway.interactions import Interactions
 from forgeline.serving.gateway.ladder import Ladder
@@ -37,6 +37,7 @@ from forgeline.serving.gateway.traffic import Traffic
 
 PROBE = GenerationRequest(messages=[{"role": "user", "content": "Hello"}], max_tokens=1, temperature=0)
 PROBE_SECONDS = 10.0
+FORM_BYTES = 100_000  # around a file in a form
 
 
 def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, root: Path, page: web.Page) -> FastAPI:
@@ -95,7 +96,7 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
         "x-forgeline-bundle": manifest.digest[:16],
     }
     app.add_middleware(Gate, access=access)
-    app.add_middleware(Door, traffic=traffic, telemetry=telemetry, headers=headers, max_body=serve.limits.max_body)
+    app.add_middleware(Door, traffic=traffic, telemetry=telemetry, headers=headers, bodies=_bodies(serve))
     answer_errors(app)
     _add_chat(app, chat)
     _add_probes(app, chat, telemetry.metrics.text)
@@ -131,11 +132,11 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
         completion = chat.completion(exchange)
         if body.stream and not chat.reviews.may_hold:
             first = await anext(reply)  # what fails before the first byte still gets a status of its own
-            return EventStream(events(completion, body, first, reply), exchange.headers)
+            return EventStream(events(completion, body, first, reply), _headers(exchange))
         pieces = await whole(reply, http)
         if exchange.held:
-            return JSONResponse(review_routes.waiting(str(exchange.ticket)), 202, exchange.headers)
-        return JSONResponse(completion.whole(pieces), headers=exchange.headers)
+            return JSONResponse(review_routes.waiting(str(exchange.ticket)), 202, _headers(exchange))
+        return JSONResponse(completion.whole(pieces), headers=_headers(exchange))
 
 
 def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:
@@ -160,6 +161,15 @@ def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:
     @app.get("/metrics")
     async def exposition() -> Response:
         return PlainTextResponse(metrics(), media_type="text/plain; version=0.0.4")
+
+
+def _bodies(serve: Serve) -> dict[str, int]:
+    """Return the most bytes of a request's body, by the beginning of its path."""
+    return {"/v1/files": serve.people.batch.max_file + FORM_BYTES, "": serve.limits.max_body}
+
+
+def _headers(exchange: Exchange) -> dict[str, str]:
+    return {**exchange.headers, "x-forgeline-rung": exchange.rung}
 
 
 def _caller(http: Request) -> Caller:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ from forgeline.serving.gateway.ladder import Ladder
 from forgeline.serving.gateway.limits import Limits
 from forgeline.serving.gateway.limits.allowances import UNIT
 from forgeline.serving.gateway.protocol import ApiError, ChatRequest, Completion, from_engine, from_validation
+from forgeline.serving.gateway.review_routes import waiting
 from forgeline.serving.gateway.reviews import Reviews
 from forgeline.serving.gateway.store import StoreFailed
 from forgeline.serving.gateway.telemetry.telemetry import Telemetry
@@ -90,7 +91,7 @@ class Chat:
                         last, exchange.finish_reason = piece, piece.finish_reason
             if last is None:
                 raise ApiError(500, "The reply broke off.", "engine_failed")
-            await self._passed(exchange)
+            await self._passed(exchange, fresh)
             status, error = 200, ""
         except ServingError as fault:
             known = from_engine(fault)
@@ -119,6 +120,8 @@ class Chat:
             return refusal.status_code, refusal.body()
         except ApiError as fault:
             return fault.status_code, fault.body()
+        if exchange.held:
+            return 202, waiting(str(exchange.ticket))
         return 200, self.completion(exchange).whole(pieces)
 
     async def _guarded(self, exchange: Exchange, trace: Trace, fresh: bool, background: bool) -> AsyncGenerator[Piece]:
@@ -133,6 +136,7 @@ class Chat:
             try:
                 with trace.span("guards"):
                     masks = await self.guards.inbound(exchange)
+                exchange.masked = True
                 answer = self._noted(exchange, trace, self.ladder.answer(exchange, cached=not fresh))
                 async with aclosing(self.guards.outbound(exchange, answer, masks)) as reply:
                     async for piece in reply:
@@ -168,7 +172,7 @@ class Chat:
                 raise ApiError(503, message, "draining") from None
             raise ApiError(504, "The request took longer than limits.request_timeout.", "timeout") from None
 
-    async def _passed(self, exchange: Exchange) -> None:
+    async def _passed(self, exchange: Exchange, fresh: bool) -> None:
         """Queue a whole reply for a person, if one must look, and keep it for the next who asks the same."""
         why = self.reviews.due(exchange) if exchange.ticket is None else None
         if why is not None:
@@ -178,10 +182,12 @@ class Chat:
                 message = "A person must look at this reply, and it cannot be put before one now."
                 raise ApiError(503, message, "review_unavailable", retry_after=5) from fault
             exchange.held = self.reviews.waits(why)
-        if not exchange.held:
+        if not (exchange.held or fresh):
             await self.cache.keep(exchange)
 
     async def _over(self, exchange: Exchange, trace: Trace, status: int, error: str | None) -> None:
+        if not exchange.masked:  # what was refused before that leaves no words behind
+            exchange.request = replace(exchange.request, messages=[])
         used = exchange.usage if self._worked(exchange) else None
         cost = self.limits.price(used) / UNIT if used else 0.0
         self.telemetry.answered(exchange, trace, error, cost)

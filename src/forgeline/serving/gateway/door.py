@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -18,16 +19,16 @@ ROUTES = {"/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics
 
 
 class Door:
-    """ASGI middleware; `headers` go on every response."""
+    """ASGI middleware; `headers` go on every response, `bodies` are the most bytes a body may have, by path."""
 
     def __init__(
-        self, app: ASGIApp, traffic: Traffic, telemetry: Telemetry, headers: dict[str, str], max_body: int
+        self, app: ASGIApp, traffic: Traffic, telemetry: Telemetry, headers: dict[str, str], bodies: Mapping[str, int]
     ) -> None:
         self._app = app
         self._traffic = traffic
         self._telemetry = telemetry
         self._headers = headers
-        self._max_body = max_body
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -51,7 +52,7 @@ class Door:
             refusal = self._refusal(scope["path"], request_headers)
             scope["state"]["error"] = refusal.code if refusal else None
             app = self._app if refusal is None else JSONResponse(refusal.body(), refusal.status_code, refusal.headers)
-            await app(scope, self._bounded(receive), send_named)
+            await app(scope, self._bounded(receive, self._most(scope["path"])), send_named)
         finally:
             self._traffic.in_flight -= 1
             route = scope["path"] if scope["path"] in ROUTES else "other"
@@ -63,23 +64,28 @@ class Door:
         if self._traffic.draining and path.startswith("/v1/"):
             return ApiError(503, "The server is shutting down.", "draining", retry_after=5)
         length = headers.get("content-length", "")
-        return self._too_large() if length.isdigit() and int(length) > self._max_body else None
+        most = self._most(path)
+        return _too_large(most) if length.isdigit() and int(length) > most else None
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _most(self, path: str) -> int:
+        return next(most for beginning, most in self._bodies.items() if path.startswith(beginning))
+
+    def _bounded(self, receive: Receive, most: int) -> Receive:
         size = 0
 
         async def receive_bounded() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._max_body:
-                raise self._too_large()
+            if size > most:
+                raise _too_large(most)
             return message
 
         return receive_bounded
 
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"The request body is larger than {self._max_body} bytes.", "body_too_large")
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"The request body is larger than {most} bytes.", "body_too_large")
 
 
 def _request_id(headers: Headers) -> str:

@@ -35,10 +35,10 @@ class Verdict:
 class Exchange:
     """One request and what has become of it so far; times are seconds since it came.
 
-    `request` is what the engine is asked, masked where masking is on. `rung` names what answered: an engine, `cache`,
-    `semantic`, `stale`, `template` or `queue`. `reply` is what was answered, as masked as the request;
-    it is `held` if the caller gets a ticket in its place. `headers` tell the caller's rates; `traceparent` is the
-    caller's own.
+    `request` is what the engine is asked; its messages are `masked` once the guards have passed them. `rung` names what
+    answered: an engine, `cache`, `semantic`, `stale`, `template` or `queue`. `reply` is what was answered, as masked as
+    the request; it is `held` if the caller gets a ticket in its place. `headers` tell the caller's rates; `traceparent`
+    is the caller's own.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Exchange:
     first_token: float | None = None
     ticket: str | None = None
     held: bool = False
+    masked: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
     def age(self) -> float:
