@@ -5,6 +5,7 @@ A batch of texts is a buffer of bytes (uint8) with the n + 1 offsets (int64) of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -44,6 +45,13 @@ class Texts(NamedTuple):
         starts = numpy.frombuffer(offsets, numpy.int64)[array.offset : array.offset + len(array) + 1]
         held = numpy.frombuffer(data, numpy.uint8) if data else numpy.zeros(0, numpy.uint8)
         return Texts(held[starts[0] : starts[-1]], starts - starts[0])
+
+    @staticmethod
+    def encoded(texts: Sequence[str]) -> Texts:
+        """Return a batch of a few strings, at once; the bytes are read-only."""
+        parts = [text.encode(errors="replace") for text in texts]
+        ends = numpy.cumsum([0, *map(len, parts)], dtype=numpy.int64)
+        return Texts(numpy.frombuffer(b"".join(parts), numpy.uint8), ends)
 
     def series(self) -> polars.Series:
         """Return the texts as a series of strings."""

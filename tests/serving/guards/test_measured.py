@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,12 @@ def test_texts_that_share_eight_words_are_one_family() -> None:
     shared = "one two three four five six seven eight"
     texts = [f"a {shared}", f"{shared} b", "c d", f"{shared[:-6]} and nine", "b b b b b b b b b b"]
     assert sorted(map(sorted, families(texts))) == sorted([sorted(texts[:2]), *([text] for text in texts[2:])])
+
+
+def test_the_guards_need_no_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from forgeline.config.schema.serve.guards import Guards as Settings\n"
+        "from forgeline.serving.gateway.guards import Guards; Guards(Settings(), Path())\n"
+        "sys.exit(not {'torch', 'mlflow', 'zenml'}.isdisjoint(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

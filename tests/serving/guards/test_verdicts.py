@@ -274,7 +274,7 @@ def test_a_guard_that_cannot_be_made_is_told_at_the_start(settings: Any, says: s
 
 
 def test_settings_are_strict() -> None:
-    with pytest.raises(ServingError, match="not a regular expression of Rust"):
+    with pytest.raises(ServingError, match="not a regular expression of RE2"):
         guards(policy={"denied": ["(?<=a)b"]})
     with pytest.raises(ValueError, match="there is a guard leak already"):
         guards(custom=[{"name": "leak", "guard": "a:B", "side": "in"}])
@@ -288,7 +288,7 @@ def test_a_classifier_that_cannot_be_had_fails_as_its_rule_says(monkeypatch: pyt
     def missing(*_: Any) -> Any:
         raise SourceError("no texts")
 
-    monkeypatch.setattr("forgeline.data.rules.toxicity.toxicity_scores", missing)
+    monkeypatch.setattr("forgeline.data.rules.toxicity.scorer", missing)
     with pytest.raises(SourceError):
         guards(toxicity={"action": "block", "on_error": "closed"})
     one = exchange("hi")

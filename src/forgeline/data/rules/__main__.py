@@ -33,10 +33,10 @@ def main() -> None:
     for name, corrected in (("raw", False), ("corrected", True)):
         model = train(texts.filter(~held), toxic[~held], corrected)
         score = model.scorer()
-        scores, labels = score(texts.filter(held)), toxic[held]
+        scores, labels = polars.Series(score(texts.filter(held))), toxic[held]
         found, alarms = (float((scores.to_numpy()[mask] >= 0.9).mean()) for mask in (labels, ~labels))
         neutral = [polars.Series([form.format(term) for form in words.TEMPLATES]) for term in terms]
-        means.append([float(score(sentences).to_numpy().mean()) for sentences in neutral])
+        means.append([float(score(sentences).mean()) for sentences in neutral])
         print(
             f"{name}: AUC {area_under_curve(scores, labels):.3f}; at 0.9 it finds {found:.1%} of the toxic and "
             f"{alarms:.2%} of the civil; largest gap between groups {max(means[-1]) - min(means[-1]):.3f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy
 import polars
 
+from forgeline.data.kernels import Texts
 from forgeline.data.rules import kernels
 from forgeline.data.rules.kernels import Floats, Hashes
 
@@ -12,8 +13,9 @@ from forgeline.data.rules.kernels import Floats, Hashes
 class Words:
     """The words of a batch of texts: their hashes, their sentences, and each text's first sentence."""
 
-    def __init__(self, texts: polars.Series) -> None:
-        self.hashes, self.sentences, self.first = kernels.spell(*kernels.bytes_of(texts))
+    def __init__(self, texts: polars.Series | Texts) -> None:
+        batch = texts if isinstance(texts, Texts) else kernels.bytes_of(texts)
+        self.hashes, self.sentences, self.first = kernels.spell(*batch)
 
 
 class Lexicon:
@@ -37,7 +39,7 @@ class Lexicon:
         words = Words(texts)
         return numpy.add.reduceat(self.sentence_sums(words), words.first[:-1])
 
-    def highest(self, texts: polars.Series) -> Floats:
+    def highest(self, texts: polars.Series | Texts) -> Floats:
         """Return the sum of weights of each text's heaviest sentence."""
         words = Words(texts)
         return numpy.maximum.reduceat(self.sentence_sums(words), words.first[:-1])

@@ -24,6 +24,7 @@ import numpy
 import polars
 from numpy.typing import NDArray
 
+from forgeline.data.kernels import Texts
 from forgeline.data.rules import kernels, logistic, words
 from forgeline.data.rules.lexicon import Lexicon, Words, hashes_of
 from forgeline.data.rules.logistic import Floats, fit
@@ -52,6 +53,8 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 SEEN = 4  # toxic texts with a word, from which on it is learned
 COMMON = 0.002  # share of the civil sentences with a word, from which on it is not
 
+Scorer = Callable[[polars.Series | Texts], Floats]
+
 
 class Model(NamedTuple):
     """Words by hash, their weights, and the log-odds of a sentence with none of them."""
@@ -60,14 +63,15 @@ class Model(NamedTuple):
     weights: Floats
     constant: float
 
-    def scorer(self, masked: kernels.Hashes | None = None) -> Callable[[polars.Series], polars.Series]:
+    def scorer(self, masked: kernels.Hashes | None = None) -> Scorer:
         """Return what tells the probability that each text is toxic, were half of all sentences so."""
         weights = self.weights if masked is None else numpy.where(numpy.isin(self.hashes, masked), 0.0, self.weights)
         lexicon = Lexicon(self.hashes, weights)
 
-        def score(texts: polars.Series) -> polars.Series:
+        def score(texts: polars.Series | Texts) -> Floats:
             odds = self.constant + lexicon.highest(texts)
-            return polars.Series("toxicity", 1 / (1 + numpy.exp(-odds)))
+            scores: Floats = 1 / (1 + numpy.exp(-odds))
+            return scores
 
         return score
 
@@ -83,11 +87,13 @@ def toxicity_scores(
     Raises:
         SourceError: if the training texts are neither in the cache nor to be had.
     """
-    return _scorer(corrected, tuple(identities))(polars.Series(values=texts, dtype=polars.String))
+    score = scorer(corrected, tuple(identities))
+    return polars.Series("toxicity", score(polars.Series(values=texts, dtype=polars.String)))
 
 
 @functools.lru_cache(8)
-def _scorer(corrected: bool, identities: tuple[str, ...]) -> Callable[[polars.Series], polars.Series]:
+def scorer(corrected: bool = True, identities: tuple[str, ...] = ()) -> Scorer:
+    """Return what scores batches of texts, made ready once; raises what `toxicity_scores` does."""
     return _model(corrected).scorer(hashes_of(*identities) if corrected else None)
 
 

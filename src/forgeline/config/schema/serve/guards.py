@@ -79,7 +79,7 @@ class Toxicity(Rule):
 
 
 class Policy(Rule):
-    """Patterns that no reply may have: regular expressions of Rust, which take linear time."""
+    """Patterns that no reply may have: regular expressions of RE2, which take linear time."""
 
     action: Action = "block"
     denied: tuple[Term, ...] = ()

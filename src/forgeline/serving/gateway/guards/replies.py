@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-
-import polars
+from typing import TYPE_CHECKING
 
 from forgeline.config.schema.serve.guards import Toxicity
 from forgeline.data.values import loose_spans
 from forgeline.serving.gateway.guards.fold import folded, unfolded
 from forgeline.serving.gateway.guards.guard import Finding, Passage
 from forgeline.serving.gateway.guards.masks import TAG
+
+if TYPE_CHECKING:
+    from forgeline.data.rules.toxicity import Scorer
 
 SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
@@ -24,15 +25,17 @@ class Toxicities:
     """
 
     def __init__(self, rule: Toxicity) -> None:
-        from forgeline.data.rules.toxicity import toxicity_scores
+        from forgeline.data.kernels import Texts
+        from forgeline.data.rules import toxicity
 
-        self._scores: Callable[[polars.Series], polars.Series] = toxicity_scores
+        self._encoded = Texts.encoded
         self._threshold = rule.threshold
-        self.inspect(Passage("Ready.", "out", ()))  # loads, and compiles its loops
+        self.use(toxicity.scorer())
+        self.inspect(Passage("Ready.", "out", ()))  # compiles its loops
 
-    def use(self, scores: Callable[[polars.Series], polars.Series]) -> None:
+    def use(self, score: Scorer) -> None:
         """Score sentences by another classifier from now on."""
-        self._scores = scores
+        self._score = score
 
     def inspect(self, passage: Passage) -> list[Finding]:
         """Return the toxic sentences."""
@@ -40,7 +43,7 @@ class Toxicities:
         spans = [match.span() for match in SENTENCE.finditer(plain)]
         if not spans:
             return []
-        scores = self._scores(polars.Series([plain[start:end] for start, end in spans]))
+        scores = self._score(self._encoded([plain[start:end] for start, end in spans]))
         toxic = zip(spans, scores, strict=True)
         return [Finding("toxic", *unfolded(places, *span)) for span, score in toxic if score >= self._threshold]
 

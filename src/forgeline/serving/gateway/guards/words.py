@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-import polars
+import pyarrow
+from pyarrow import compute
 
 from forgeline.config.schema.serve.guards import Length, Policy, Topic
 from forgeline.errors import ServingError
 from forgeline.serving.gateway.guards.fold import folded, unfolded
 from forgeline.serving.gateway.guards.guard import Finding, Passage
+
+OPEN, CLOSE = "\ue000", "\ue001"  # for private use: nothing in a text means them
+UNMARKED = str.maketrans(OPEN + CLOSE, "  ")
 
 
 class Topics:
@@ -47,7 +51,7 @@ class Lengths:
 
 
 class Policies:
-    """Finds denied patterns, by the regular expressions of Rust: no pattern takes more than linear time.
+    """Finds denied patterns, by regular expressions of RE2: no pattern takes more than linear time.
 
     Raises:
         ServingError: for a pattern that cannot be read.
@@ -57,36 +61,34 @@ class Policies:
         self._patterns = rule.denied
         for pattern in rule.denied:
             try:
-                _matches(pattern, "")
-            except polars.exceptions.ComputeError as fault:
-                reason = str(fault).strip().splitlines()[-1]
+                list(_matches(pattern, ""))
+            except pyarrow.ArrowInvalid as fault:
                 raise ServingError(
-                    f"serve.guards.policy.denied: {pattern!r} is not a regular expression of Rust ({reason})."
+                    f"serve.guards.policy.denied: {pattern!r} is not a regular expression of RE2 ({fault})."
                 ) from None
 
     def inspect(self, passage: Passage) -> Iterable[Finding]:
         """Return the matches of all patterns."""
         plain, places = folded(passage.text)
-        found = [
-            Finding("denied_pattern", *unfolded(places, *span))
-            for pattern in self._patterns
-            for span in located(plain, filter(None, _matches(pattern, plain)))
-        ]
-        return sorted(found, key=lambda one: one.start)
+        plain = plain.translate(UNMARKED)
+        spans = [span for pattern in self._patterns for span in _matches(pattern, plain)]
+        return [Finding("denied_pattern", *unfolded(places, *span)) for span in sorted(spans)]
 
 
-def located(text: str, parts: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Yield where parts of a text stand in it, one behind the other; those that do not are left out."""
-    at = 0
-    for part in parts:
-        start = text.find(part, at)
-        if start >= 0:
-            at = start + len(part)
-            yield start, at
-
-
-def _matches(pattern: str, text: str) -> list[str]:
-    return list(polars.Series([text]).str.extract_all(pattern)[0])
+def _matches(pattern: str, text: str) -> Iterator[tuple[int, int]]:
+    """Yield where a pattern matches: RE2 marks what it matched, and the marks are counted out again."""
+    held = pyarrow.scalar(text)
+    if not compute.match_substring_regex(held, pattern).as_py():
+        return
+    marked: str = compute.replace_substring_regex(held, f"({pattern})", rf"{OPEN}\1{CLOSE}").as_py()
+    start = marked.find(OPEN)
+    marks = 0
+    while start >= 0:
+        end = marked.index(CLOSE, start)
+        if end > start + 1:
+            yield start - marks, end - marks - 1
+        marks += 2
+        start = marked.find(OPEN, end)
 
 
 def _terms(terms: Sequence[str]) -> re.Pattern[str] | None:
