@@ -49,8 +49,9 @@ class Server:
 
     def ask(self, messages: Messages) -> int:
         """Return how many tokens the reply has."""
-        answer: dict[str, Any] = json.load(self._post(messages, stream=False))
-        return int(answer["usage"]["completion_tokens"])
+        answer = json.load(self._post(messages, stream=False))
+        whole = answer[0] if isinstance(answer, list) else answer  # mlflow gives a list of one
+        return int(whole["usage"]["completion_tokens"])
 
     def first_token(self, messages: Messages) -> float:
         """Return the seconds until a stream's first token; without streams, until the whole reply."""

@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 from scene import LINEAGE, free_port, wait_for
-from starlette.middleware import Middleware
 
-from forgeline.config.schema import Sampling, Serve
+from forgeline.config.schema import Guards, Sampling, Serve
 from forgeline.ledger import Ledger
 from forgeline.serving.bundle import Lineage, Manifest
 from forgeline.serving.engines import GenerationRequest, Piece, Usage
 from forgeline.serving.gateway.access import issuing
 from forgeline.serving.gateway.access.callers import Access
-from forgeline.serving.gateway.access.gate import Gate
 from forgeline.serving.gateway.app import create_app
 from forgeline.serving.gateway.server import Server, listen
 from forgeline.serving.gateway.store import Store
+from forgeline.serving.gateway.web import Page
 
 ROLES = issuing.ROLES
 
@@ -97,13 +95,13 @@ class Answer:
         return code
 
 
-def make_app(serve: Serve, store: Store) -> tuple[FastAPI, Access]:
+def make_app(serve: Serve) -> FastAPI:
     lineage = Lineage(**LINEAGE)
-    manifest = Manifest.model_construct(lineage=lineage, sampling=Sampling(), digest="b" * 64)
-    app = create_app(Scripted(), manifest, serve)
-    access = Access(serve.access, store, CollectorRegistry())
-    app.user_middleware.append(Middleware(Gate, access=access))  # inside the door
-    return app, access
+    manifest = Manifest.model_construct(
+        lineage=lineage, sampling=Sampling(), guards=Guards(toxicity={"action": "off"}), digest="b" * 64
+    )
+    page = Page(title="Replies", objective="", human_review="", system="")
+    return create_app({"engine": Scripted()}, manifest, serve, Path.cwd(), page)
 
 
 @contextmanager
@@ -112,17 +110,14 @@ def gateway(folder: Path, **access: Any) -> Iterator[House]:
     port = free_port()
     settings = {"port": port, "store": f"sqlite:///{folder}/gateway.db", "access": access}
     serve = Serve.model_validate(settings)
-    with issuing.opened(serve.store) as store:
-        app, who = make_app(serve, store)
-        who.open()
-        server = Server(app, serve)
-        listener = listen(serve.host, serve.port)
-        thread = threading.Thread(target=server.serve_on, args=(listener,))
-        thread.start()
-        try:
-            wait_for(lambda: server.started)
-            yield House(app, who, store, Ledger(folder / "ledger.jsonl"), port)
-        finally:
-            server.should_exit = True
-            thread.join()
-            who.close()
+    app = make_app(serve)
+    server = Server(app, serve)
+    listener = listen(serve.host, serve.port)
+    thread = threading.Thread(target=server.serve_on, args=(listener,))
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        yield House(app, app.state.access, app.state.store, Ledger(folder / "ledger.jsonl"), port)
+    finally:
+        server.should_exit = True
+        thread.join()

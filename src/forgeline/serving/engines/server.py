@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # Threads that spin while they wait starve the others on a busy machine; read when torch is imported.
@@ -88,12 +89,20 @@ async def _pieces(engine: Engine, request: GenerationRequest) -> AsyncGenerator[
 
 
 class Server(uvicorn.Server):
-    """On SIGTERM or SIGINT it takes nothing new, and what is in flight has `drain_timeout` seconds."""
+    """On SIGTERM or SIGINT it takes nothing new, and what is in flight has `drain_timeout` seconds.
+
+    A second signal ends the wait. Either way the process ends by itself, with exit code 0.
+    """
 
     def __init__(self, engine: Engine, manifest: Manifest, drain_timeout: float) -> None:
         app = create_app(engine, manifest)
         super().__init__(uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=round(drain_timeout)))
         self._engine = engine
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; uvicorn's own handler would raise the signal again."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """Stop also when the engine can never answer."""

@@ -43,7 +43,7 @@ FORM_BYTES = 100_000  # around a file in a form
 def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, root: Path, page: web.Page) -> FastAPI:
     """Return the application; it opens the store and starts the engines, of which the first is the deployment's own.
 
-    `app.state.engine` tells whether that is well, `app.state.traffic` what is in flight.
+    `app.state` has that `engine`, the `traffic` in flight, `access` and `store`.
     """
     own = next(iter(engines))
     traffic = Traffic()
@@ -89,7 +89,7 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
             yield
 
     app = FastAPI(title=f"Forgeline: {manifest.lineage.model}", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.engine, app.state.traffic = engines[own], traffic
+    app.state.engine, app.state.traffic, app.state.access, app.state.store = engines[own], traffic, access, store
     headers = {
         "x-forgeline-version": manifest.lineage.version,
         "x-forgeline-run": manifest.lineage.mlflow_run,
