@@ -197,7 +197,10 @@ def _deploy(order: dict[str, Any]) -> None:
     )
     replicas = deployment(serve.ingress()(Replica))
     application = replicas.bind(order["bundle"], order["root"], order["engine"])
-    serve.run(application, name=APPLICATION, route_prefix="/")
+    try:
+        serve.run(application, name=APPLICATION, route_prefix="/")
+    except RuntimeError:  # so it says also when one replica was killed meanwhile, though it has started another
+        serve.run(application, name=APPLICATION, route_prefix="/")
 
 
 def _stop(engine: Ray) -> None:

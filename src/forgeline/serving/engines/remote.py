@@ -85,6 +85,7 @@ class Remote:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece]:
         """Yield the reply as it comes; closing the generator closes the connection."""
         if not self.ready:
+            await asyncio.sleep(0)  # who asks again at once must not keep the loop from seeing it ready
             raise EngineUnavailable(f"The engine {self.name} is not ready.")
         reply = Reply()
         limits, clock = self._endpoint.timeouts, asyncio.get_running_loop().time
