@@ -13,7 +13,6 @@ from forgeline.models import LanguageModel
 from forgeline.prompting import Prompter
 from forgeline.serving.bundle import load, prompter
 from forgeline.serving.engines import GenerationRequest
-from forgeline.serving.engines.decode import fastest_threads
 from forgeline.serving.engines.transformers import answer, encode
 
 if TYPE_CHECKING:
@@ -69,8 +68,7 @@ def check(
         ServingError: naming the first prompt whose reply or logits differ, and by how much.
     """
     evaluated, candidate = Side(reference, approach), Side(load(bundle, root), prompter(bundle))
-    threads = fastest_threads(candidate.model)
-    comparisons = [_compare(evaluated, candidate, prompt, max_tokens, threads) for prompt in prompts]
+    comparisons = [_compare(evaluated, candidate, prompt, max_tokens) for prompt in prompts]
     for number, found in enumerate(comparisons, start=1):
         # Not `>`: logits that are not numbers must not pass.
         if found.reference != found.bundle or not found.logit_difference <= tolerance:
@@ -87,13 +85,12 @@ def _compare(
     candidate: Side,
     prompt: list[dict[str, str]],
     max_tokens: int,
-    threads: int | None,
 ) -> Comparison:
     difference = (_last_logits(reference, prompt) - _last_logits(candidate, prompt)).abs().max()
     return Comparison(
         prompt=prompt,
-        reference=_reply(reference, prompt, max_tokens, threads),
-        bundle=_reply(candidate, prompt, max_tokens, threads),
+        reference=_reply(reference, prompt, max_tokens),
+        bundle=_reply(candidate, prompt, max_tokens),
         logit_difference=float(difference),
     )
 
@@ -107,6 +104,6 @@ def _last_logits(side: Side, prompt: list[dict[str, str]]) -> torch.Tensor:
     return logits[0, -1].float().cpu()
 
 
-def _reply(side: Side, prompt: list[dict[str, str]], max_tokens: int, threads: int | None) -> str:
+def _reply(side: Side, prompt: list[dict[str, str]], max_tokens: int) -> str:
     request = GenerationRequest(messages=prompt, max_tokens=max_tokens, temperature=0)
-    return "".join(piece.text for piece in answer(side.model, request, threads, side.prompter))
+    return "".join(piece.text for piece in answer(side.model, request, side.prompter))

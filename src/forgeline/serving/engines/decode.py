@@ -1,92 +1,304 @@
-"""One reply, token by token: a key-value cache, greedy or sampled, as quick as one row can be."""
+"""Many replies, token by token: one forward pass moves every conversation on."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice, pairwise
+from dataclasses import dataclass
+from inspect import signature
+from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from forgeline.errors import ModelError
 from forgeline.models import LanguageModel
-from forgeline.serving.engines import GenerationRequest
 
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger("forgeline.engine")
 
-def decode(
-    language_model: LanguageModel, prompt: list[int], request: GenerationRequest, threads: int | None = None
-) -> Generator[int]:
-    """Yield the ids that continue a tokenised prompt, stop ids included, without end.
+# New tokens of prompts in a pass: so many that a long prompt is read quickly, so few that the others hardly wait.
+PROMPT_TOKENS = {"cpu": 128, "cuda": 2048}
+LEAST = 16  # of them for each row, however many rows read a prompt
+WORTH_COPYING = 8  # tokens
+# The scores of two ways to compute the same differ by rounding, in bfloat16 by a hundredth of their range.
+AGREEMENT = 0.05
+PROBE = list(range(5, 69))
 
-    `threads` is how many processor threads a single-token step uses; none leaves it to torch.
+
+@dataclass(eq=False)
+class Row:
+    """A conversation: its tokens, its adapter's number, how many tokens have been read; `memory` is its decoder's."""
+
+    tokens: list[int]
+    adapter: int = 0
+    known: int = 0
+    memory: Any = None
+
+
+class Decoder(Protocol):
+    """A model and the conversations that it moves on."""
+
+    def room(self) -> bool:
+        """Whether another conversation can join."""
+        ...
+
+    def join(self, tokens: list[int], adapter: int = 0) -> Row:
+        """Take on a tokenised prompt."""
+        ...
+
+    def leave(self, row: Row) -> None:
+        """Forget a conversation."""
+
+    def busy(self) -> bool:
+        """Whether there is anything to move on."""
+        ...
+
+    def step(self) -> Iterator[tuple[Row, torch.Tensor]]:
+        """Move all on; yield the next token's scores, in float32, for each whose tokens have all been read.
+
+        Add the chosen token to the row, or let it leave, before the next step.
+        """
+        ...
+
+
+def decoder(
+    language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None] = lambda adapters: None
+) -> tuple[Decoder, Callable[[], None]]:
+    """Return what decodes so many conversations, together where the model's layers allow it, and what ends it.
+
+    `switch` is told, before each pass, which adapter each of its tokens is for. Meanwhile the model's weights are laid
+    out for decoding; they can be used for other things again after the end.
     """
-    import torch
-    from transformers import DynamicCache
+    from forgeline.serving.engines.packed import pack
 
-    model, device = language_model.model, language_model.device
-    cache = DynamicCache(config=model.config)
-    dice = torch.Generator(device).manual_seed(request.seed) if request.seed is not None else None
-    step = torch.tensor([prompt], device=device)
-    # An index, not the number 1: a slice of the hidden states is multiplied 20 times slower on a processor.
-    last = torch.tensor([-1], device=device)
-    while True:
-        with torch.inference_mode(), _quick_rows(step, threads):
-            logits = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=last).logits[0, -1]
-            token = _choose(logits, request, dice)
-        yield token
-        step = torch.tensor([[token]], device=device)
-
-
-def fastest_threads(language_model: LanguageModel) -> int | None:
-    """Return how many processor threads decode fastest, or None where the model is not on a processor.
-
-    A step for one row is so small that more threads may cost more than they bring.
-    """
-    import torch
-
-    if language_model.device.type != "cpu":
-        return None
-    request = GenerationRequest(messages=[], max_tokens=1, temperature=0)
-    seconds: dict[int, float] = {}
-    threads = torch.get_num_threads()
-    while threads:
-        tokens = decode(language_model, [language_model.tokenizer.eos_token_id], request, threads)
-        stamps = [time.perf_counter() for _ in islice(tokens, 10)]
-        seconds[threads] = median(later - earlier for earlier, later in pairwise(stamps))
-        threads //= 2
-    return min(seconds, key=seconds.__getitem__)
-
-
-@contextmanager
-def _quick_rows(step: torch.Tensor, threads: int | None) -> Iterator[None]:
-    import torch
-
-    if step.shape[1] > 1 or step.device.type != "cpu":
-        yield
-        return
-    before = torch.get_num_threads()
-    # oneDNN repacks a bfloat16 weight at every call: for a single row the plain kernel is twice as quick.
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    torch.set_num_threads(threads or before)
+    expected = _probed(language_model, switch)
+    unpack = pack(language_model.model)
+    together = Together(language_model, rows, switch)
     try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
-        torch.set_num_threads(before)
+        if together.agrees(PROBE, expected):
+            return together, unpack
+    except Exception:  # nobody knows what an architecture of its own does with a plan
+        logger.debug("the model does not decode in rows", exc_info=True)
+    unpack()
+    return InTurn(language_model, rows, switch), lambda: None
 
 
-def _choose(logits: torch.Tensor, request: GenerationRequest, dice: torch.Generator | None) -> int:
-    """Return the next token: the likeliest, or one drawn from the nucleus (Holtzman et al., 2020)."""
+def _probed(language_model: LanguageModel, switch: Callable[[torch.Tensor], None]) -> torch.Tensor:
     import torch
 
-    if request.temperature == 0:
-        return int(logits.argmax())
-    probabilities = torch.softmax(logits.float() / request.temperature, dim=-1)
-    if request.top_p < 1:
-        ranked, order = probabilities.sort(descending=True)
-        ranked[ranked.cumsum(0) - ranked >= request.top_p] = 0  # the likeliest always stays
-        probabilities = torch.zeros_like(probabilities).scatter(0, order, ranked)
-    return int(torch.multinomial(probabilities, 1, generator=dice))
+    switch(torch.zeros(len(PROBE), device=language_model.device))
+
+    with torch.inference_mode():
+        whole = torch.tensor([PROBE], device=language_model.device)
+        scores: torch.Tensor = language_model.model(input_ids=whole, use_cache=False).logits[0, -1].float()
+    return scores
+
+
+class Together:
+    """Conversations in the rows of one batch.
+
+    A row that has ended stays readable: a prompt that begins as it does, with the same system turn or as the same
+    conversation's next turn, takes over what they share.
+    """
+
+    def __init__(self, language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None]) -> None:
+        from forgeline.serving.engines.rows import Cache
+
+        self._switch = switch
+        self._model = language_model.model
+        self._device = language_model.device
+        self._cache = Cache(rows)
+        self._places = rows
+        self._rows: dict[int, Row] = {}  # by place, the ended ones too
+        self._active: list[Row] = []
+        self._threads: dict[int, int] = {}
+
+    def agrees(self, tokens: list[int], expected: torch.Tensor) -> bool:
+        """Say whether a prompt that is read in parts gets the scores that it gets at once, but for rounding."""
+        settings = self._model.config.get_text_config()
+        if not set(getattr(settings, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
+            return False
+        row, half = self.join([]), len(tokens) // 2
+        for part in tokens[:half], tokens[half:-1], tokens[-1:]:
+            row.tokens += part
+            ((_, found),) = self.step()
+        self.leave(row)
+        return bool((found - expected).abs().max() <= AGREEMENT * (expected.max() - expected.min()))
+
+    def room(self) -> bool:
+        """Whether another conversation can join."""
+        return len(self._active) < self._places
+
+    def busy(self) -> bool:
+        """Whether there is anything to move on."""
+        return bool(self._active)
+
+    def join(self, tokens: list[int], adapter: int = 0) -> Row:
+        """Give a tokenised prompt a place."""
+        taken = {row.memory for row in self._active}
+        row = Row(list(tokens), adapter)
+        free = [place for place in range(self._places) if place not in taken]
+        row.memory = max(free, key=lambda place: (self._shared(place, row), -place))
+        self._active.append(row)
+        return row
+
+    def leave(self, row: Row) -> None:
+        """Free a row's place."""
+        self._active.remove(row)
+
+    def step(self) -> Iterator[tuple[Row, torch.Tensor]]:
+        """Move all on; yield the next token's scores for each row whose tokens have all been read."""
+        import torch
+
+        from forgeline.serving.engines.rows import Plan, Run, in_rows
+
+        for row in self._active:
+            if self._rows.get(row.memory) is not row:
+                self._begin(row)
+        runs = [Run(row.memory, row.known, count) for row, count in self._shares()]
+        rows = [self._rows[run.row] for run in runs]
+        ids = [row.tokens[run.first : run.first + run.count] for row, run in zip(rows, runs, strict=True)]
+        with torch.inference_mode(), in_rows(self._model), self._few_threads(sum(map(len, ids))):
+            plan = Plan(self._cache, runs, self._device)
+            self._switch(torch.tensor([row.adapter for row in rows], device=self._device)[plan.owners])
+            scores = self._model(
+                input_ids=torch.tensor([[token for part in ids for token in part]], device=self._device),
+                position_ids=plan.positions[None],
+                use_cache=False,
+                logits_to_keep=plan.ends,
+                plan=plan,
+            ).logits[0]
+        if not plan.seen:
+            raise ModelError(f"{type(self._model).__name__} computes its attention by itself.")
+        for row, run, its_scores in zip(rows, runs, scores.float(), strict=True):
+            row.known += run.count
+            if row.known == len(row.tokens):
+                yield row, its_scores
+
+    def _shares(self) -> list[tuple[Row, int]]:
+        """Return how many tokens of each row are read now, in the order of places."""
+        pending = {row: len(row.tokens) - row.known for row in self._active}
+        reading = sum(count > 1 for count in pending.values())
+        share = max(LEAST, PROMPT_TOKENS[self._device.type] // max(1, reading))
+        return [(row, min(count, share)) for row, count in sorted(pending.items(), key=lambda each: each[0].memory)]
+
+    def _begin(self, row: Row) -> None:
+        """Let a row start from the longest beginning that any row has of its prompt."""
+        own = row.memory
+        lengths = {place: self._shared(place, row) for place in self._rows}
+        best = max(lengths, key=lambda place: (lengths[place], place == own), default=own)
+        row.known = lengths.get(best, 0)
+        if best != own and row.known < WORTH_COPYING:
+            row.known = 0
+        elif best != own:
+            self._cache.copy(best, own, row.known)
+        self._rows[own] = row
+
+    def _shared(self, place: int, row: Row) -> int:
+        """Return how many of a row's first tokens, short of the last, are known in a place."""
+        there = self._rows.get(place)
+        if there is None or there.adapter != row.adapter:
+            return 0
+        limit = min(there.known, len(row.tokens) - 1)
+        if there.tokens[:limit] == row.tokens[:limit]:
+            return limit
+        return next(number for number in range(limit) if there.tokens[number] != row.tokens[number])
+
+    def tune(self) -> None:
+        """Find out how many processor threads decode fastest, for one row and for all.
+
+        A step is so small that more threads may cost more than they bring.
+        """
+        import torch
+
+        if self._device.type != "cpu":
+            return
+        best: dict[int, int] = {}
+        for rows in (1, self._places):
+            seconds: dict[int, float] = {}
+            threads = torch.get_num_threads()
+            while threads:
+                self._threads = {rows: threads}
+                seconds[threads] = self._pace(rows)
+                threads //= 2
+            best[rows] = min(seconds, key=seconds.__getitem__)
+        self._threads = best
+
+    def _pace(self, rows: int) -> float:
+        """Return the seconds of a step that moves so many rows on."""
+        joined = [self.join([place]) for place in range(rows)]
+        stamps = []
+        for _ in range(10):
+            for row, _scores in self.step():
+                row.tokens.append(0)
+            stamps.append(time.perf_counter())
+        for row in joined:
+            self.leave(row)
+        return median(later - earlier for earlier, later in pairwise(stamps))
+
+    @contextmanager
+    def _few_threads(self, tokens: int) -> Iterator[None]:
+        import torch
+
+        fitting = [threads for rows, threads in self._threads.items() if tokens <= rows]
+        if not fitting:
+            yield
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(fitting[0])
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+class InTurn:
+    """Conversations that each have a cache of the model's own kind, and take turns."""
+
+    def __init__(self, language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None]) -> None:
+        self._switch = switch
+        self._model = language_model.model
+        self._device = language_model.device
+        self._places = rows
+        self._active: list[Row] = []
+        accepted = signature(self._model.forward).parameters
+        self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"  # Mamba's name for it
+
+    def room(self) -> bool:
+        """Whether another conversation can join."""
+        return len(self._active) < self._places
+
+    def busy(self) -> bool:
+        """Whether there is anything to move on."""
+        return bool(self._active)
+
+    def join(self, tokens: list[int], adapter: int = 0) -> Row:
+        """Give a tokenised prompt a cache."""
+        from transformers import DynamicCache
+
+        row = Row(list(tokens), adapter, memory=DynamicCache(config=self._model.config))
+        self._active.append(row)
+        return row
+
+    def leave(self, row: Row) -> None:
+        """Forget a conversation."""
+        self._active.remove(row)
+
+    def step(self) -> Iterator[tuple[Row, torch.Tensor]]:
+        """Move every conversation on by itself; its prompt is read at once."""
+        import torch
+
+        # An index, not the number 1: a slice of the hidden states is multiplied 20 times slower on a processor.
+        last = torch.tensor([-1], device=self._device)
+        for row in list(self._active):
+            new = torch.tensor([row.tokens[row.known :]], device=self._device)
+            cache = {self._cache_name: row.memory}
+            self._switch(torch.full(new[0].shape, row.adapter, device=self._device))
+            with torch.inference_mode():
+                output = self._model(input_ids=new, **cache, use_cache=True, logits_to_keep=last)
+            row.known = len(row.tokens)
+            yield row, output.logits[0, -1].float()

@@ -47,7 +47,7 @@ def made(
             from forgeline.serving.engines.embedded import Embedded
             from forgeline.serving.engines.transformers import Rows
 
-            return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest))
+            return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest, settings.adapters))
         case Remote():
             from forgeline.serving.engines import remote
 
@@ -91,6 +91,6 @@ def _own_server(settings: Transformers, bundle: Path, manifest: Manifest, drain:
     server = (sys.executable, "-m", "forgeline.serving.engines.server")
     return Program(
         command=lambda port: [*server, "--bundle", str(bundle), "--settings", str(path), "--port", str(port)],
-        endpoint=Endpoint(url="", model=manifest.lineage.model, timeouts=settings.timeouts),
+        endpoint=Endpoint.own(manifest.lineage.model, settings, settings.timeouts),
         log=log,
     )

@@ -42,7 +42,7 @@ class RayServe(Supervised):
         self._settings, self._drain_seconds = settings, drain
         program = Program(
             command=lambda port: [sys.executable, "-c", DRIVER, str(self._order), str(port)],
-            endpoint=Endpoint(url="", model=manifest.lineage.model, timeouts=settings.timeouts),
+            endpoint=Endpoint.own(manifest.lineage.model, settings.replica, settings.timeouts),
             log=folder / f"{name}.log",
         )
         super().__init__(name, program, settings.supervision, drain)

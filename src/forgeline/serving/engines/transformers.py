@@ -2,44 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forgeline.models import LanguageModel, encode_prompt
 from forgeline.prompting import Messages, Prompter
-from forgeline.serving.bundle import Manifest, load, prompter
+from forgeline.serving.bundle import Manifest, load, prompter, verify
 from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused, Usage
-from forgeline.serving.engines.decode import decode, fastest_threads
+from forgeline.serving.engines.choose import Chooser
+from forgeline.serving.engines.decode import Decoder, Row, Together, decoder
 from forgeline.serving.engines.embedded import Job
 from forgeline.serving.engines.text import TextStream
+
+if TYPE_CHECKING:
+    import torch
 
 ROWS = 8
 
 
-class Rows:
-    """A bundle's model; `root` is where a base model with a relative path is found, `verified` its manifest.
+class Reply:
+    """One request on its way: its row in the batch, and what has been said so far."""
 
-    Requests take turns, a token each.
+    def __init__(self, language_model: LanguageModel, request: GenerationRequest, row: Row) -> None:
+        self.row = row
+        self._request = request
+        self._tokenizer = language_model.tokenizer
+        self._stop_ids = set(language_model.stop_ids)
+        self._chooser = Chooser(request, language_model.device)
+        self._text = TextStream(language_model.tokenizer, request.stop)
+        self._prompt = len(row.tokens)
+
+    def say(self, scores: torch.Tensor) -> Piece:
+        """Choose the next token by its scores, and return what it brings."""
+        token = self._chooser.choose(scores)
+        self.row.tokens.append(token)
+        count = len(self.row.tokens) - self._prompt
+        usage = Usage(self._prompt, count)
+        if token in self._stop_ids:
+            return Piece(self._text.finish(), usage, "stop")
+        text, logprobs = self._text.push(token), self._chooser.logprobs(scores, token, self._tokenizer)
+        if self._text.stopped:
+            return Piece(text, usage, "stop", logprobs)
+        if count < self._request.max_tokens:
+            return Piece(text, usage, None, logprobs)
+        text += self._text.finish()
+        return Piece(text, usage, "stop" if self._text.stopped else "length", logprobs)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What answers to one name: a model with the tokenizer of its adapter, and the batch that it is decoded in."""
+
+    model: LanguageModel
+    prompter: Prompter | None
+    decoder: Decoder
+    adapter: int = 0
+
+
+class Rows:
+    """A bundle's model, and more adapters on its base by their names.
+
+    `root` is where a base model with a relative path is found, `verified` the bundle's manifest. The bundle's own
+    adapter is merged; the others share a batch beside it.
     """
 
-    models: tuple[str, ...] = ()
-    gives_logprobs = False
-    _model: LanguageModel
-    _prompter: Prompter | None
+    gives_logprobs = True
 
-    def __init__(self, bundle: Path, root: Path, verified: Manifest | None = None) -> None:
+    def __init__(
+        self, bundle: Path, root: Path, verified: Manifest | None = None, adapters: Mapping[str, str] | None = None
+    ) -> None:
         self._bundle = bundle
         self._root = root
         self._verified = verified
-        self._threads: int | None = None
-        self._replies: dict[Job, Generator[Piece]] = {}
+        self._adapters = adapters or {}
+        self._served: dict[str | None, Served] = {}
+        self._replies: dict[Job, tuple[Decoder, Reply]] = {}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the adapters."""
+        return tuple(self._adapters)
 
     def load(self) -> None:
         """Verify the bundle unless it just was, load its model and find out how many threads decode fastest."""
-        self._model = load(self._bundle, self._root, self._verified)
-        self._prompter = prompter(self._bundle)
-        encode(self._model, [{"role": "user", "content": "Hello"}], self._prompter)  # loads what looking up needs
-        self._threads = fastest_threads(self._model)
+        model = load(self._bundle, self._root, self._verified)
+        self._served[None] = Served(model, prompter(self._bundle), _decoder(model))
+        if self._adapters:
+            from forgeline.serving.engines import adapters
+
+            manifest = self._verified or verify(self._bundle)
+            base, found, switch = adapters.load(self._adapters, self._bundle, manifest, self._root)
+            shared = _decoder(base, switch.set)
+            for name, adapter in found.items():
+                own = replace(base, tokenizer=adapter.tokenizer)
+                self._served[name] = Served(own, adapter.prompter, shared, adapter.number)
+        for served in self._served.values():  # loads what looking up needs
+            encode(served.model, [{"role": "user", "content": "Hello"}], served.prompter)
 
     def room(self) -> bool:
         """Whether another request can be added now."""
@@ -47,58 +107,69 @@ class Rows:
 
     def add(self, job: Job) -> None:
         """Take a request on."""
-        self._replies[job] = answer(self._model, job.request, self._threads, self._prompter)
+        served = self._served.get(job.request.model)
+        if served is None:
+            raise RequestRefused(f"There is no model {job.request.model} here.")
+        prompt = tokenised(served.model, job.request, served.prompter)
+        row = served.decoder.join(prompt, served.adapter)
+        self._replies[job] = served.decoder, Reply(served.model, job.request, row)
 
     def drop(self, job: Job) -> None:
         """Forget a request."""
-        self._replies.pop(job, None)
+        batch, reply = self._replies.pop(job, (None, None))
+        if batch and reply:
+            batch.leave(reply.row)
 
     def busy(self) -> bool:
         """Whether there is anything to move on."""
         return bool(self._replies)
 
     def step(self) -> Iterator[tuple[Job, Piece | Exception]]:
-        """Give every request its next token."""
-        for job, pieces in list(self._replies.items()):
-            try:
-                piece: Piece | Exception = next(pieces)
-            except Exception as fault:
-                piece = fault
-            if isinstance(piece, Exception) or piece.finish_reason:
-                del self._replies[job]
-            yield job, piece
+        """Move every request on: by a token, or by a part of its prompt."""
+        jobs = {reply.row: job for job, (_, reply) in self._replies.items()}
+        for batch in {batch for batch, _ in self._replies.values()}:
+            for row, scores in batch.step():
+                job = jobs[row]
+                try:
+                    piece: Piece | Exception = self._replies[job][1].say(scores)
+                except Exception as fault:
+                    piece = fault
+                if isinstance(piece, Exception) or piece.finish_reason:
+                    self.drop(job)
+                yield job, piece
 
 
-def answer(
-    language_model: LanguageModel,
-    request: GenerationRequest,
-    threads: int | None = None,
-    prompter: Prompter | None = None,
-) -> Generator[Piece]:
-    """Yield the reply to a request, which an approach rewrites if there is one; a piece for each token.
+def _decoder(language_model: LanguageModel, switch: Callable[[torch.Tensor], None] = lambda adapters: None) -> Decoder:
+    found, _ = decoder(language_model, ROWS, switch)
+    if isinstance(found, Together):
+        found.tune()
+    return found
+
+
+def answer(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None = None) -> list[Piece]:
+    """Return the reply to one request, which an approach rewrites if there is one; a piece for each token.
+
+    It is what the engine says, whoever else it talks to.
 
     Raises:
-        RequestRefused: before the first piece, if template or context length do not allow the request.
+        RequestRefused: if template or context length do not allow the request.
     """
-    prompt = _encode(language_model, request, prompter)
-    text = TextStream(language_model.tokenizer, request.stop)
-    stop_ids = set(language_model.stop_ids)
-    for count, token in enumerate(decode(language_model, prompt, request, threads), start=1):
-        usage = Usage(len(prompt), count)
-        if token in stop_ids:
-            yield Piece(text.finish(), usage, "stop")
-            return
-        new = text.push(token)
-        if not text.stopped and count == request.max_tokens:
-            new += text.finish()
-            yield Piece(new, usage, "stop" if text.stopped else "length")
-            return
-        yield Piece(new, usage, "stop" if text.stopped else None)
-        if text.stopped:
-            return
+    prompt = tokenised(language_model, request, prompter)
+    alone, end = decoder(language_model, rows=1)
+    reply = Reply(language_model, request, alone.join(prompt))
+    pieces: list[Piece] = []
+    while not (pieces and pieces[-1].finish_reason):
+        pieces += [reply.say(scores) for _, scores in alone.step()]
+    end()
+    return pieces
 
 
-def _encode(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None) -> list[int]:
+def tokenised(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None) -> list[int]:
+    """Return a request's prompt in tokens.
+
+    Raises:
+        RequestRefused: if template or context length do not allow it.
+    """
     from jinja2 import TemplateError
 
     try:

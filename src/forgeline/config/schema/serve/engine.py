@@ -39,9 +39,13 @@ class Supervision(Section):
 
 
 class Transformers(Section):
-    """The bundle's model in this process, or in one of its own, which may die without the gateway."""
+    """The bundle's model in this process, or in one of its own, which may die without the gateway.
+
+    `adapters` are more of them on the bundle's base, served under these names; bundles or adapters' folders.
+    """
 
     name: Literal["transformers"] = "transformers"
+    adapters: dict[str, str] = {}
     process: bool = False
     timeouts: Timeouts = Timeouts()
     supervision: Supervision = Supervision()
