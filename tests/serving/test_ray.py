@@ -78,7 +78,8 @@ def test_a_killed_replica_and_a_new_bundle_fail_no_request(
         traffic = Traffic(engine)
         callers: list[asyncio.Task[None]] = []
         try:
-            await until(lambda: engine.ready and len(replicas()) == 2, 300)
+            folder = root / ".forgeline/engines"
+            await until(lambda: engine.ready and list(folder.glob("*.served")), 300)
             assert listening() <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
             callers = [asyncio.create_task(traffic.caller()) for _ in range(4)]
             before = await traffic.passes()

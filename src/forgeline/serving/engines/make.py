@@ -91,6 +91,6 @@ def _own_server(settings: Transformers, bundle: Path, manifest: Manifest, drain:
     server = (sys.executable, "-m", "forgeline.serving.engines.server")
     return Program(
         command=lambda port: [*server, "--bundle", str(bundle), "--settings", str(path), "--port", str(port)],
-        endpoint=Endpoint(url="", model=manifest.lineage.model, timeouts=settings.timeouts),
+        endpoint=Endpoint.own(manifest.lineage.model, settings, settings.timeouts),
         log=log,
     )

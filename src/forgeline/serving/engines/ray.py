@@ -42,7 +42,7 @@ class RayServe(Supervised):
         self._settings, self._drain_seconds = settings, drain
         program = Program(
             command=lambda port: [sys.executable, "-c", DRIVER, str(self._order), str(port)],
-            endpoint=Endpoint(url="", model=manifest.lineage.model, timeouts=settings.timeouts),
+            endpoint=Endpoint.own(manifest.lineage.model, settings.replica, settings.timeouts),
             log=folder / f"{name}.log",
         )
         super().__init__(name, program, settings.supervision, drain)
@@ -197,7 +197,10 @@ def _deploy(order: dict[str, Any]) -> None:
     )
     replicas = deployment(serve.ingress()(Replica))
     application = replicas.bind(order["bundle"], order["root"], order["engine"])
-    serve.run(application, name=APPLICATION, route_prefix="/")
+    try:
+        serve.run(application, name=APPLICATION, route_prefix="/")
+    except RuntimeError:  # so it says also when one replica was killed meanwhile, though it has started another
+        serve.run(application, name=APPLICATION, route_prefix="/")
 
 
 def _stop(engine: Ray) -> None:

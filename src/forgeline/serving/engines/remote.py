@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from forgeline.config.schema.serve.engine import Timeouts
+from forgeline.config.schema.serve.engine import Timeouts, Transformers
 from forgeline.errors import ForgelineError
 from forgeline.serving.engines import EngineFailed, EngineUnavailable, GenerationRequest, Piece, RequestRefused
 from forgeline.serving.engines.wire import Reply, body, told
@@ -40,6 +40,12 @@ class Endpoint:
     models: dict[str, str] = field(default_factory=dict)
     gives_logprobs: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @classmethod
+    def own(cls, model: str, served: Transformers, timeouts: Timeouts) -> Endpoint:
+        """Return our own server of a bundle's model, wherever it comes to listen."""
+        names = {name: name for name in served.adapters}
+        return cls(url="", model=model, models=names, gives_logprobs=True, timeouts=timeouts)
 
 
 class Remote:
@@ -85,6 +91,7 @@ class Remote:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece]:
         """Yield the reply as it comes; closing the generator closes the connection."""
         if not self.ready:
+            await asyncio.sleep(0)  # who asks again at once must not keep the loop from seeing it ready
             raise EngineUnavailable(f"The engine {self.name} is not ready.")
         reply = Reply()
         limits, clock = self._endpoint.timeouts, asyncio.get_running_loop().time
