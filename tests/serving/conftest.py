@@ -51,7 +51,13 @@ def root(tmp_path_factory: pytest.TempPathFactory, real_config: Config) -> Path:
 def config(root: Path, real_config: Config) -> Config:
     """The shipped configuration, but for the tiny base model and a free port."""
     train = real_config.train.model_dump() | {"model": {"source": "base", "license": "none"}, "dtype": "float32"}
-    own = {"port": free_port(), "store": f"sqlite:///{root}/gateway.db", "access": {"anonymous": ["admin"]}}
+    guards = {"toxicity": {"action": "off"}}  # a random model may say anything
+    own = {
+        "guards": guards,
+        "port": free_port(),
+        "store": f"sqlite:///{root}/gateway.db",
+        "access": {"anonymous": ["admin"]},
+    }
     serve = real_config.serve.model_dump() | own | {"drain_timeout": 20}
     return Config.model_validate({**real_config.model_dump(), "root": root, "train": train, "serve": serve})
 

@@ -34,7 +34,7 @@ RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("GET", "/metrics", ("operator",)),
     ("GET", "/v1/status", ("operator",)),
     ("GET POST", "/v1/webhooks", ("operator",)),
-    ("GET POST DELETE", "/v1/webhooks/*", ("operator",)),
+    ("GET POST PUT DELETE", "/v1/webhooks/*", ("operator",)),
     ("GET", "/v1/interactions", ("auditor",)),
     ("GET", "/v1/interactions/*", ("auditor",)),
     ("GET POST", "/v1/keys", ()),
