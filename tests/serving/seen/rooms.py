@@ -16,10 +16,10 @@ from forgeline.config.schema.serve.people import Review
 from forgeline.config.schema.serve.seen import Seen
 from forgeline.serving.bundle import Lineage, Manifest
 from forgeline.serving.engines import GenerationRequest, Usage
-from forgeline.serving.gateway import app as gateway
 from forgeline.serving.gateway import feedback, interactions, review_routes, status
 from forgeline.serving.gateway.exchange import Caller, Exchange, Verdict
 from forgeline.serving.gateway.interactions import Interactions
+from forgeline.serving.gateway.protocol import answer_errors
 from forgeline.serving.gateway.reviews import Reviews
 from forgeline.serving.gateway.store import Store, StoreFailed
 from forgeline.serving.gateway.traffic import Traffic
@@ -91,7 +91,7 @@ def opened(address: str, seen: dict[str, Any], review: dict[str, Any]) -> Rooms:
     reviews = Reviews(store, Review.model_validate(review), MANIFEST, lambda *event: told.append(event))
     hour = status.LastHour()
     app = FastAPI()
-    gateway._answer_errors(app)
+    answer_errors(app)
 
     @app.exception_handler(StoreFailed)
     async def failed(request: Request, fault: StoreFailed) -> JSONResponse:
