@@ -38,8 +38,7 @@ class RayServe(Supervised):
 
     def __init__(self, name: str, settings: Ray, bundle: Path, manifest: Manifest, drain: float, folder: Path) -> None:
         self._order = folder / f"{name}-{secrets.token_hex(4)}.json"  # what the driver is to serve
-        self._folder = folder
-        self._settings, self._drain_seconds = settings, drain
+        self._settings = settings
         program = Program(
             command=lambda port: [sys.executable, "-c", DRIVER, str(self._order), str(port)],
             endpoint=Endpoint.own(manifest.lineage.model, settings.replica, settings.timeouts),
@@ -81,8 +80,7 @@ class RayServe(Supervised):
         return _served(self._order)
 
     def _write(self, bundle: Path) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        order = {"bundle": str(bundle.resolve()), "root": str(Path.cwd()), "drain": self._drain_seconds}
+        order = {"bundle": str(bundle.resolve()), "root": str(Path.cwd()), "drain": self._drain}
         write_json(self._order, {**order, "engine": self._settings.model_dump(mode="json")})
 
 
