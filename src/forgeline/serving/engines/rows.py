@@ -2,7 +2,7 @@
 
 Every linear layer sees one matrix of all new tokens, whether a conversation brings one token or a part of its prompt;
 only attention knows which row a token belongs to. Nothing is padded but the keys of shorter rows, and what a row
-gets does not depend on the rows beside it.
+gets does not depend on the rows beside it, but for rounding.
 """
 
 from __future__ import annotations

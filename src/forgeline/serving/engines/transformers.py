@@ -149,7 +149,7 @@ def _decoder(language_model: LanguageModel, switch: Callable[[torch.Tensor], Non
 def answer(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None = None) -> list[Piece]:
     """Return the reply to one request, which an approach rewrites if there is one; a piece for each token.
 
-    It is what the engine says, whoever else it talks to.
+    It is what the engine says, whoever else it talks to, but for rounding.
 
     Raises:
         RequestRefused: if template or context length do not allow the request.
