@@ -121,6 +121,7 @@ class Endpoint:
                     messages=prompt,  # type: ignore[arg-type]
                     max_tokens=max_new_tokens,
                     temperature=0,
+                    extra_headers={"cache-control": "no-store"},  # what is measured must be generated
                 )
             except OpenAIError as error:
                 raise EvaluationError(

@@ -67,6 +67,7 @@ def smoke(
 
 def _ask(client: OpenAI, model: str, prompt: list[dict[str, str]], max_tokens: int) -> tuple[str, Any]:
     question: dict[str, Any] = {"model": model, "messages": prompt, "max_tokens": max_tokens, "temperature": 0}
+    question["extra_headers"] = {"cache-control": "no-store"}  # the engine is asked each time
     whole = client.chat.completions.create(**question)
     usage = whole.usage
     if usage is None or not (usage.prompt_tokens and usage.completion_tokens):

@@ -18,6 +18,8 @@ from scene import free_port, wait_for
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 
+from forgeline.config.schema.serve.access import Access
+from forgeline.serving.gateway.access.headers import SecureHeaders
 from forgeline.serving.gateway.exchange import Caller
 from forgeline.serving.gateway.protocol import ApiError
 from forgeline.serving.gateway.server import listen
@@ -115,7 +117,7 @@ def running() -> Iterator[tuple[str, Stub]]:
     stub = Stub()
     app = _app(stub)
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(SecureHeaders(app, Access()), log_level="warning"))
     listener = listen("127.0.0.1", port)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

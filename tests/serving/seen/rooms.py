@@ -88,7 +88,9 @@ def opened(address: str, seen: dict[str, Any], review: dict[str, Any]) -> Rooms:
     store = Store(address, policy.pending, policy.write_timeout)
     store.open()
     told: list[tuple[str, dict[str, Any]]] = []
-    reviews = Reviews(store, Review.model_validate(review), MANIFEST, lambda *event: told.append(event))
+    reviews = Reviews(
+        store, Review.model_validate(review), MANIFEST, lambda event, review, tenant: told.append((event, review))
+    )
     hour = status.LastHour()
     app = FastAPI()
     answer_errors(app)

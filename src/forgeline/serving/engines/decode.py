@@ -102,15 +102,19 @@ class Together:
     """Conversations in the rows of one batch.
 
     A row that has ended stays readable: a prompt that begins as it does, with the same system turn or as the same
-    conversation's next turn, takes over what they share.
+    conversation's next turn, takes over what they share (but in bfloat16).
     """
 
     def __init__(self, language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None]) -> None:
+        import torch
+
         from forgeline.serving.engines.rows import Cache
 
         self._switch = switch
         self._model = language_model.model
         self._device = language_model.device
+        # In bfloat16 a prompt that is read in other parts may get another reply, and a deployment is checked by words.
+        self._reuses = language_model.model.dtype is not torch.bfloat16
         self._cache = Cache(rows)
         self._places = rows
         self._rows: dict[int, Row] = {}  # by place, the ended ones too
@@ -201,7 +205,7 @@ class Together:
     def _shared(self, place: int, row: Row) -> int:
         """Return how many of a row's first tokens, short of the last, are known in a place."""
         there = self._rows.get(place)
-        if there is None or there.adapter != row.adapter:
+        if not self._reuses or there is None or there.adapter != row.adapter:
             return 0
         limit = min(there.known, len(row.tokens) - 1)
         if there.tokens[:limit] == row.tokens[:limit]:

@@ -14,7 +14,7 @@ ROWS = 8  # how many the layout is for; other numbers are right too
 def pack(model: Any) -> Callable[[], None]:
     """Lay out the weights of a model's linear layers for oneDNN, where it is what multiplies; return what undoes it.
 
-    In bfloat16 the products are the same bit for bit, and a token's do not depend on how many others there are;
+    In bfloat16 these products alone are the same bit for bit, and a token's do not depend on how many others there are;
     they take half the time. The plain weights are freed with what undoes it.
     """
     import torch
