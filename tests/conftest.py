@@ -58,8 +58,14 @@ class Project:
 
     def served(self) -> dict[str, str]:
         """Return what the running server says of itself; fail if it is not ready."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=30) as response:
+        address = f"http://127.0.0.1:{self.port}/readyz"
+        asked = urllib.request.Request(address, headers={"authorization": f"Bearer {self.key()}"})
+        with urllib.request.urlopen(asked, timeout=30) as response:
             return json.load(response)
+
+    def key(self) -> str:
+        """Return the key that the deployment made for this machine's owner."""
+        return (self.root / ".forgeline/keys/local").read_text()
 
 
 def free_port() -> int:

@@ -58,7 +58,7 @@ def test_the_recommended_approach_is_served_as_it_was_evaluated(project, tiny_mo
     report = json.loads((project.root / chosen["report"]).read_text())
     split = (project.root / "data/splits/test.jsonl").read_text().splitlines()
     asked = next(row for row in map(json.loads, split) if row["id"] == report["rows"][0]["id"])
-    api = OpenAI(base_url=f"http://127.0.0.1:{project.port}/v1", api_key="none", max_retries=0)
+    api = OpenAI(base_url=f"http://127.0.0.1:{project.port}/v1", api_key=project.key(), max_retries=0)
     reply = api.chat.completions.create(model="reply-writer", messages=asked["messages"][:-1], max_tokens=24)
     assert reply.choices[0].message.content.strip() == report["rows"][0]["reply"]
     assert reply.usage.prompt_tokens > 100  # examples or facts stand before the question

@@ -113,7 +113,7 @@ def test_a_refused_candidate_changes_nothing_and_a_rollback_restores(smoke_proje
     back = smoke_project.forgeline("rollback", "--reason", "replies got shorter")
     assert back.returncode == 0 and "version 1 is champion again (was 2)" in back.stdout
     actions = [entry["action"] for entry in answer(smoke_project, "ledger", "verify")[1]]
-    assert actions == ["promoted", "deployed", "refused", "promoted", "rolled back"]
+    assert actions == ["promoted", "key created", "deployed", "refused", "promoted", "rolled back"]
 
 
 def test_an_unknown_alias_is_one_sentence(smoke_project):

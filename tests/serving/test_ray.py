@@ -18,7 +18,10 @@ from forgeline.serving.engines import EngineFailed, EngineUnavailable, Generatio
 from forgeline.serving.engines.make import made_all
 from forgeline.serving.engines.ray import RayServe
 
-pytestmark = pytest.mark.skipif(not (find_spec("ray") and find_spec("grpc")), reason="ray[serve] is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (find_spec("ray") and find_spec("grpc")), reason="ray[serve] is not installed"),
+]
 
 REQUEST = GenerationRequest(messages=HELLO, max_tokens=8, temperature=0.0)
 SETTINGS = {"name": "ray", "replicas": 2, "max_replicas": 2, "cpus": 0.5, "supervision": {"hang_timeout": 300}}

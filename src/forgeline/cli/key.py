@@ -133,7 +133,7 @@ def limit(
         spent = next(iter(limits.spend(store, key.id)), None)
     own = {"requests_per_minute": requests, "tokens_per_minute": tokens, "concurrency": concurrency}
     given = {**own, "budget": budget, "period": period.value}
-    _ledger(config).append("key_limited", key=key.id, name=key.name, **given)
+    _ledger(config).append("key limited", key=key.id, name=key.name, **given)
     if as_json:
         emit({"id": key.id, **given, "spent": spent.spent if spent else None})
     else:

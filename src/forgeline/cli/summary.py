@@ -129,4 +129,5 @@ def _curl(config: Config, endpoint: str, model: str, prompt: str) -> str:
     system = config.data.fetch.system
     messages = [{"role": "system", "content": system}] * (system is not None) + [{"role": "user", "content": prompt}]
     body = json.dumps({"model": model, "messages": messages})
-    return f"curl {endpoint}/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}"
+    headers = "-H 'content-type: application/json' -H \"authorization: Bearer $(cat .forgeline/keys/local)\""
+    return f"curl {endpoint}/chat/completions {headers} -d {shlex.quote(body)}"
