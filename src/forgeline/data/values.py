@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 
 TIME = re.compile(r"(?<!\w)(\d{1,2}):(\d{2})(?!\d)|(?<!\w)(\d{1,2}) ?[ap]\.?m\b", re.IGNORECASE)
 ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)", re.IGNORECASE)
@@ -12,7 +13,9 @@ WORD = re.compile(r"\w+(?:['’]\w+)*")
 NUMBER, THOUSANDS = re.compile(r"\d+(?:[.,]\d+)?"), re.compile(r"\d{1,3}(?:,\d{3})")
 GROUPED = re.compile(r"(?<=\d{3}) (?=\d{3})")
 LONG = 5  # digits from which on a number is a code that may be written in groups
-SPELT = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+SPELT = {word: float(number) for number, word in enumerate(WORDS)}
+DIGIT = re.compile(r"\d")
 
 
 def loose_values(reply: str, prompt: str) -> Iterator[str]:
@@ -25,20 +28,40 @@ def loose_values(reply: str, prompt: str) -> Iterator[str]:
 
 def loose_spans(reply: str, prompt: str) -> Iterator[tuple[int, int]]:
     """Yield where the values stand that `loose_values` tells."""
-    times = {_minutes(match) for match in TIME.finditer(prompt)}
-    codes = " ".join("".join(filter(str.isalnum, line)).lower() for line in prompt.splitlines())
-    numbers = {value for match in VALUE.finditer(TIME.sub(" ", prompt)) if (value := _number(match[0])) is not None}
-    numbers |= {float(SPELT.index(word)) for word in WORD.findall(prompt.lower()) if word in SPELT}
+    if not DIGIT.search(reply):
+        return
+    told = _Told(prompt)
     gaps = {match.start() for match in GROUPED.finditer(reply)}
     places = [place for place in range(len(reply)) if place not in gaps]  # of the digits once groups are joined
     joined = GROUPED.sub("", reply)
-    loose = [match.span() for match in TIME.finditer(joined) if _minutes(match) not in times]
+    loose = [match.span() for match in TIME.finditer(joined) if _minutes(match) not in told.times]
     for match in VALUE.finditer(TIME.sub(lambda match: " " * len(match[0]), joined)):
         number = _number(match[0])
         code = "".join(filter(str.isalnum, match[0])).lower()
-        if not (number in numbers if number is not None else code in codes):
+        if not (number in told.numbers if number is not None else code in told.codes):
             loose.append(match.span())
     yield from ((places[start], places[end - 1] + 1) for start, end in sorted(loose))
+
+
+class _Told:
+    """The values of a prompt, each kind looked for when it is first asked about."""
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+
+    @cached_property
+    def times(self) -> set[int]:
+        return {_minutes(match) for match in TIME.finditer(self._prompt)}
+
+    @cached_property
+    def codes(self) -> str:
+        return " ".join("".join(filter(str.isalnum, line)).lower() for line in self._prompt.splitlines())
+
+    @cached_property
+    def numbers(self) -> set[float]:
+        written = map(_number, VALUE.findall(TIME.sub(" ", self._prompt)))
+        spelt = SPELT.keys() & WORD.findall(self._prompt.lower())
+        return {value for value in written if value is not None} | {SPELT[word] for word in spelt}
 
 
 def _minutes(match: re.Match[str]) -> int:

@@ -30,6 +30,8 @@ def ip() -> list[Recogniser]:
                 yield match.span()
 
     def find_v6(text: str) -> Iterator[Span]:
+        if text.count(":") < 2:
+            return
         for match in V6.finditer(text):
             if _is_v6(match[0]):
                 yield match.span()

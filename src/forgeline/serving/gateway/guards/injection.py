@@ -38,18 +38,27 @@ class Gram(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """The weights, and the log-odds of words with none; `heads` are the words that something with a weight begins with.
+    """The weights, the log-odds of words with none, and how many words the longest with a weight has, by its first.
 
     The probability is that of an attack, were half of all texts attacks.
     """
 
     weights: dict[str, float]
     constant: float
-    heads: frozenset[str]
+    longest: dict[str, int]
+
+    @classmethod
+    def of(cls, weights: dict[str, float], constant: float) -> Classifier:
+        """Return the classifier with these weights of words, pairs and triples."""
+        longest: dict[str, int] = {}
+        for gram in weights:
+            first, *others = gram.split(" ")
+            longest[first] = max(longest.get(first, 0), 1 + len(others))
+        return cls(weights, constant, longest)
 
     def worst(self, words: list[str]) -> tuple[float, int, int]:
         """Return the probability of the likeliest attack, and the first and last of its words."""
-        grams = [gram for gram in grams_of(words, self.heads) if gram.words in self.weights]
+        grams = list(self._known(words))
         worst, span = self.constant, (0, max(0, len(words) - 1))
         begin = end = 0
         for start in range(0, max(1, len(words) - STEP), STEP):
@@ -63,21 +72,19 @@ class Classifier(NamedTuple):
                 worst, span = odds, (here[0].first, max(gram.last for gram in here))
         return 1 / (1 + math.exp(-worst)), *span
 
-
-def grams_of(words: list[str], heads: frozenset[str] | None = None) -> Iterator[Gram]:
-    """Yield the words, pairs and triples of a text that begin with one of the heads, in order."""
-    for place, word in enumerate(words):
-        if heads is None or word in heads:
-            for size in (1, 2, 3)[: len(words) - place]:
-                yield Gram(" ".join(words[place : place + size]), place, place + size - 1)
+    def _known(self, words: list[str]) -> Iterator[Gram]:
+        for place, word in enumerate(words):
+            for size in range(1, min(self.longest.get(word, 0), len(words) - place) + 1):
+                gram = " ".join(words[place : place + size])
+                if gram in self.weights:
+                    yield Gram(gram, place, place + size - 1)
 
 
 @cache
 def classifier() -> Classifier:
     """Return the shipped classifier."""
     shipped = json.loads(WEIGHTS.read_text(encoding="utf-8"))
-    weights: dict[str, float] = shipped["weights"]
-    return Classifier(weights, shipped["constant"], frozenset(gram.partition(" ")[0] for gram in weights))
+    return Classifier.of(shipped["weights"], shipped["constant"])
 
 
 class Injections:
@@ -96,7 +103,7 @@ class Injections:
         yield from marks
         if marks:
             return
-        words = list(WORD.finditer(plain))
-        sure, first, last = self._classifier.worst([word[0].lower() for word in words])
-        if words and sure >= self._threshold:
+        sure, first, last = self._classifier.worst([word.lower() for word in WORD.findall(plain)])
+        words = list(WORD.finditer(plain)) if sure >= self._threshold else []
+        if words:
             yield Finding("instructions", *unfolded(places, words[first].start(), words[last].end()))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy
@@ -20,7 +20,7 @@ from forgeline.data.rules.toxicity import corpus
 from forgeline.records import read_records
 from forgeline.serving.gateway.guards import attacks
 from forgeline.serving.gateway.guards.fold import folded
-from forgeline.serving.gateway.guards.injection import CHUNK, STEP, WEIGHTS, WORD, Classifier, grams_of
+from forgeline.serving.gateway.guards.injection import CHUNK, STEP, WEIGHTS, WORD, Classifier
 from forgeline.sources import resolve
 
 WILD = (
@@ -94,7 +94,7 @@ def learn(positive: Iterable[str], negative: Iterable[str]) -> Classifier:
     """Return the classifier of chunks of texts."""
     chunks = [(chunk, label) for texts, label in ((positive, True), (negative, False)) for chunk in _chunks(texts)]
     labels = numpy.array([label for _, label in chunks])
-    grams = [{gram.words for gram in grams_of(words)} for words, _ in chunks]
+    grams = [set(grams_of(words)) for words, _ in chunks]
     seen, common = (
         Counter(one for found, label in zip(grams, labels, strict=True) if label == side for one in found)
         for side in (True, False)
@@ -106,7 +106,13 @@ def learn(positive: Iterable[str], negative: Iterable[str]) -> Classifier:
     rows, places = numpy.array(sorted(pairs)).T
     weights, constant = fit(rows, places, labels)
     learned = {one: min(MOST, float(weight)) for one, weight in zip(columns, weights, strict=True) if weight > 0}
-    return Classifier(learned, constant, frozenset(one.partition(" ")[0] for one in learned))
+    return Classifier.of(learned, constant)
+
+
+def grams_of(words: list[str]) -> Iterator[str]:
+    """Yield the words, pairs and triples of a text."""
+    for place in range(len(words)):
+        yield from (" ".join(words[place : place + size]) for size in (1, 2, 3)[: len(words) - place])
 
 
 def _chunks(texts: Iterable[str]) -> Iterable[list[str]]:
