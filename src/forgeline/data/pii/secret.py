@@ -26,10 +26,10 @@ ISSUED = (  # what the prefix is, and what follows it
     r"dop_v1_[a-f0-9]{64}",  # DigitalOcean
     r"eyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{4,8192}\.[A-Za-z0-9_-]{8}",  # a JSON Web Token (RFC 7519)
 )
-BEGINNINGS = (
-    "AKIA ASIA ABIA ACCA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- xox AIza ya29. k_live_ k_test_ hf_ npm_ pypi- SG. "
-    "shpat_ dop_v1_ eyJ sk-"
-).split()  # of which a text has one or more, if it has an issued secret
+BEGINNINGS = (  # of which a text has one, if it has an issued secret
+    *("AKIA", "ASIA", "ABIA", "ACCA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "AIza"),
+    *("ya29.", "k_live_", "k_test_", "hf_", "npm_", "pypi-", "SG.", "shpat_", "dop_v1_", "eyJ", "sk-"),
+)
 PREFIXED = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(ISSUED)})[A-Za-z0-9_-]*")
 DASHED = re.compile(r"(?<![A-Za-z0-9_-])sk-[A-Za-z0-9_-]{20,}")  # OpenAI, Anthropic: told from words by their digits
 PEM = re.compile(
