@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -23,6 +24,7 @@ from forgeline.config import Config, load
 from forgeline.models import LanguageModel, base_folder, load_base
 
 PROJECT = Path(__file__).parent.parent
+logging.getLogger("forgeline").setLevel(logging.WARNING)  # wherever ZenML sets the root's, at its first import
 LINE = ("tests/cli/test_markdown.py", "tests/docs/test_notebook.py", "tests/pipelines/")  # where smoke_project is used
 
 

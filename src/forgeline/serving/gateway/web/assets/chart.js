@@ -57,9 +57,10 @@ function summary({ name, values }) {
 function table(title, axis, labels, series) {
   const rows = labels.map((label, place) => make("tr", {}, make("th", { scope: "row" }, label),
     series.map(({ values }) => make("td", { class: "number" }, values[place] == null ? "–" : short(values[place])))));
-  return make("details", { class: "more", open: opened.has(title),
-    ontoggle: (event) => opened[event.currentTarget.open ? "add" : "delete"](title) },
-  make("summary", { "data-name": title }, "As a table"),
+  // Not at its toggle event, which comes later: the chart may be drawn anew in between.
+  const remember = (event) => opened[event.currentTarget.parentElement.open ? "delete" : "add"](title);
+  return make("details", { class: "more", open: opened.has(title) },
+  make("summary", { "data-name": title, onclick: remember }, "As a table"),
   make("div", { class: "wide", tabindex: 0, role: "region", "aria-label": `${title}, as a table` }, make("table", {},
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, axis),
       series.map(({ name }) => make("th", { scope: "col", class: "number" }, name)))),
