@@ -30,6 +30,7 @@ from forgeline.serving.gateway.ladder import Ladder
 from forgeline.serving.gateway.limits import Limits
 from forgeline.serving.gateway.protocol import ApiError, ChatRequest, answer_errors, models_page
 from forgeline.serving.gateway.reviews import Reviews
+from forgeline.serving.gateway.schema import CHAT, REFUSALS, describe, told_as
 from forgeline.serving.gateway.sse import EventStream, events, whole
 from forgeline.serving.gateway.store import Store
 from forgeline.serving.gateway.telemetry.telemetry import Telemetry
@@ -88,7 +89,9 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
             opened.callback(sweeping.cancel)
             yield
 
-    app = FastAPI(title=f"Forgeline: {manifest.lineage.model}", lifespan=lifespan, docs_url=None, redoc_url=None)
+    title = f"Forgeline: {manifest.lineage.model}"
+    app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None, responses=REFUSALS)
+    describe(app)
     app.state.engine, app.state.traffic, app.state.access, app.state.store = engines[own], traffic, access, store
     headers = {
         "x-forgeline-version": manifest.lineage.version,
@@ -104,9 +107,7 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
     for routes in (
         web.router(page),
         interactions.router(store),
-        feedback.router(
-            store, chat.guards.scrubbed, lambda entry: hooks.send("feedback.received", entry, entry["tenant"])
-        ),
+        feedback.router(store, chat.guards.scrubbed, partial(_tell_feedback, hooks)),
         review_routes.router(reviews),
         status.router(hour, manifest, engines, traffic, store, reviews, depth, serve.limits.prices.currency),
         webhooks.router(hooks, _caller),
@@ -124,7 +125,7 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
         mine, names = _caller(http).models, (chat.manifest.lineage.model, *chat.engine.models)
         return models_page([name for name in names if not mine or name in mine], started)
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=CHAT)
     async def complete(body: ChatRequest, http: Request) -> Response:
         exchange = chat.exchange(body, http.state.caller, http.state.request_id)
         exchange.traceparent, http.state.exchange = http.headers.get("traceparent"), exchange
@@ -158,7 +159,7 @@ def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:
         served = {**chat.manifest.lineage.model_dump(), "bundle": chat.manifest.digest}
         return {"status": "ready", **(served if http.state.caller.roles else {})}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=Response, responses=told_as("text/plain"))
     async def exposition() -> Response:
         return PlainTextResponse(metrics(), media_type="text/plain; version=0.0.4")
 

@@ -24,6 +24,7 @@ from forgeline.serving.gateway.batch.tables import (
 )
 from forgeline.serving.gateway.exchange import Caller
 from forgeline.serving.gateway.protocol import ApiError
+from forgeline.serving.gateway.schema import told_as
 from forgeline.serving.gateway.webhooks.deliveries import Id
 
 SHOWN = [column for column in FILES.c if column.name != "content"]
@@ -87,7 +88,7 @@ def _add_files(routes: APIRouter, batches: Batches, who: Callable[[Request], Cal
     async def file_(id_: Id, http: Request) -> dict[str, Any]:
         return file_object(await owned(http, id_))
 
-    @routes.get("/v1/files/{id_}/content")
+    @routes.get("/v1/files/{id_}/content", response_class=Response, responses=told_as("application/jsonl"))
     async def content(id_: Id, http: Request) -> Response:
         return Response((await owned(http, id_, FILES.c.content))["content"], media_type="application/jsonl")
 
