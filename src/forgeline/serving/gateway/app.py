@@ -23,7 +23,7 @@ from forgeline.serving.gateway.access.gate import Gate
 from forgeline.serving.gateway.cache import Cache
 from forgeline.serving.gateway.chat import Chat
 from forgeline.serving.gateway.door import Door
-from forgeline.serving.gateway.exchange import Caller, Exchange
+from forgeline.serving.gateway.exchange import Caller, Exchange, caller_of
 from forgeline.serving.gateway.guards import Guards
 from forgeline.serving.gateway.interactions import Interactions
 from forgeline.serving.gateway.ladder import Ladder
@@ -110,8 +110,8 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
         feedback.router(store, chat.guards.scrubbed, partial(_tell_feedback, hooks)),
         review_routes.router(reviews),
         status.router(hour, manifest, engines, traffic, store, reviews, depth, serve.limits.prices.currency),
-        webhooks.router(hooks, _caller),
-        batch.router(batches, _caller),
+        webhooks.router(hooks),
+        batch.router(batches),
     ):
         app.include_router(routes)
     return app
@@ -122,12 +122,12 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
 
     @app.get("/v1/models")
     async def models(http: Request) -> dict[str, Any]:
-        mine, names = _caller(http).models, (chat.manifest.lineage.model, *chat.engine.models)
+        mine, names = caller_of(http).models, (chat.manifest.lineage.model, *chat.engine.models)
         return models_page([name for name in names if not mine or name in mine], started)
 
     @app.post("/v1/chat/completions", responses=CHAT)
     async def complete(body: ChatRequest, http: Request) -> Response:
-        exchange = chat.exchange(body, http.state.caller, http.state.request_id)
+        exchange = chat.exchange(body, caller_of(http), http.state.request_id)
         exchange.traceparent, http.state.exchange = http.headers.get("traceparent"), exchange
         reply = chat.reply(exchange, fresh="no-store" in http.headers.get("cache-control", ""))
         completion = chat.completion(exchange)
@@ -157,7 +157,7 @@ def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:
             except (TimeoutError, ServingError) as fault:
                 raise ApiError(503, str(fault) or "The engine gives no token.", "not_ready") from fault
         served = {**chat.manifest.lineage.model_dump(), "bundle": chat.manifest.digest}
-        return {"status": "ready", **(served if http.state.caller.roles else {})}
+        return {"status": "ready", **(served if caller_of(http).roles else {})}
 
     @app.get("/metrics", response_class=Response, responses=told_as("text/plain"))
     async def exposition() -> Response:
@@ -171,11 +171,6 @@ def _bodies(serve: Serve) -> dict[str, int]:
 
 def _headers(exchange: Exchange) -> dict[str, str]:
     return {**exchange.headers, "x-forgeline-rung": exchange.rung}
-
-
-def _caller(http: Request) -> Caller:
-    caller: Caller = http.state.caller
-    return caller
 
 
 def _tell_exhausted(hooks: webhooks.Webhooks, caller: Caller) -> None:

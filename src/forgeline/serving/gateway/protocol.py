@@ -33,7 +33,8 @@ from forgeline.serving.engines import (
 from forgeline.serving.gateway.database import StoreFailed
 
 Zero = Annotated[float, Field(ge=0, le=0)]
-Tokens = Annotated[int, Field(ge=1, lt=2**31)]  # what a database's integers hold
+LARGEST = 2**31 - 1  # what every database's integers hold
+Tokens = Annotated[int, Field(ge=1, le=LARGEST)]
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
 
 
