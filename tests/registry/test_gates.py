@@ -68,6 +68,18 @@ def test_a_gate_says_what_why_and_what_would_change_it(gate, outcome, reason, ch
     assert reason in verdict.reason and change in verdict.change
 
 
+@pytest.mark.parametrize(
+    ("found", "outcome", "reason"),
+    [
+        (estimate(0.32, 0.2996, 0.35), "unknown", "is 0.3200 [0.2996, 0.3500]; all of it must be at least 0.3"),
+        (estimate(0.32, 0.3, 0.35), "pass", "is 0.32 [0.30, 0.35]; all of it must be at least 0.3"),
+    ],
+)
+def test_what_misses_a_bound_by_a_hair_does_not_look_as_if_it_met_it(found, outcome, reason):
+    verdict = verdict_of(EVIDENCE.model_copy(update={"values": {"ser": found}}), evidence="ser", min=0.3)
+    assert verdict.outcome == outcome and reason in verdict.reason
+
+
 def test_models_of_other_tokens_have_no_common_perplexity():
     known = EVIDENCE.model_copy(update={"values": {"perplexity": estimate(4, 3, 5)}})
     verdict = verdict_of(known, evidence="perplexity", against="base", max=0)
@@ -127,13 +139,13 @@ def test_evidence_that_is_stale_or_about_other_data_blocks():
     assert verdict_of(known(bleu=(old, "d")), **rule).outcome == "pass"
     stale = verdict_of(known(bleu=(old, "d")), **rule, max_age_days=30)
     assert (stale.outcome, stale.change) == ("unknown", "measure again")
-    assert stale.reason == "bleu is stale: it was measured 40 days ago, and the limit is 30"
+    assert stale.reason == f"bleu is stale: it was measured on {old[:10]}, more than 30 days ago"
     other = verdict_of(known(bleu=(old, "other")), **rule)
     assert (other.outcome, other.change) == ("unknown", "measure again")
     assert "was measured with data other, and the version is made of d" in other.reason
     now = datetime.now(UTC).isoformat()
     against = {"evidence": "bleu", "against": "base", "min": 0, "max_age_days": 30}
-    assert "base was measured 40 days ago" in verdict_of(known(bleu=(now, "d"), base=(old, "d")), **against).reason
+    assert f"base was measured on {old[:10]}" in verdict_of(known(bleu=(now, "d"), base=(old, "d")), **against).reason
     undated = verdict_of(evidence="test_leakage", max=0, max_age_days=30)
     assert undated.outcome == "unknown" and "nobody knows its age" in undated.reason
 

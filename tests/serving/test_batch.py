@@ -7,13 +7,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from openai import OpenAI
 from openai.types import Batch
@@ -76,11 +76,13 @@ def gateway(path: Path, model: Model, **settings: Any) -> Iterator[TestClient]:
     webhooks = Webhooks(WebhookSettings(), store, registry)
     batches = Batches(Settings.model_validate({"lease": 1, **settings}), store, model.answer, webhooks, registry)
 
-    def who(http: Request) -> Caller:
+    @app.middleware("http")
+    async def known(http: Request, answered: Callable[[Request], Awaitable[Response]]) -> Response:
         tenant = http.headers.get("x-tenant", "shop")
-        return Caller(f"key-of-{tenant}", tenant, frozenset({"caller"}))
+        http.state.caller = Caller(f"key-of-{tenant}", tenant, frozenset({"caller"}))
+        return await answered(http)
 
-    app.include_router(router(batches, who))
+    app.include_router(router(batches))
     app.router.add_event_handler("startup", webhooks.start)
     app.router.add_event_handler("startup", batches.start)
     app.router.add_event_handler("shutdown", batches.close)

@@ -8,7 +8,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from scene import wait_for
@@ -76,10 +76,12 @@ def gateway(path: Path, **settings: Any) -> Iterator[tuple[TestClient, Webhooks]
     answer_errors(app)
     webhooks = Webhooks(Settings.model_validate({**HERE, **settings}), store, CollectorRegistry())
 
-    def who(http: Request) -> Caller:
-        return Caller("key", http.headers.get("x-tenant", "shop"), frozenset({"operator"}))
+    @app.middleware("http")
+    async def known(http: Request, answered: Callable[[Request], Awaitable[Response]]) -> Response:
+        http.state.caller = Caller("key", http.headers.get("x-tenant", "shop"), frozenset({"operator"}))
+        return await answered(http)
 
-    app.include_router(router(webhooks, who))
+    app.include_router(router(webhooks))
     app.router.add_event_handler("startup", webhooks.start)
     app.router.add_event_handler("shutdown", webhooks.close)
     with TestClient(app) as client:

@@ -44,6 +44,15 @@ def number(found: float, bounds: Bounds) -> str:
     return _kept(slack, word) if slack >= 0 else f"it must be {-slack:.3g} {word}"
 
 
+def told(found: Estimate, bounds: Bounds) -> str:
+    """Return an estimate in as many decimals, two or more, as tell whether all of it is within the bounds."""
+    within = bounds.slack(found.low, found.high) >= 0
+    for decimals in range(2, 8):
+        if within == (bounds.slack(round(found.low, decimals), round(found.high, decimals)) >= 0):
+            break
+    return f"{found.value:.{decimals}f} [{found.low:.{decimals}f}, {found.high:.{decimals}f}]"
+
+
 def estimate(found: Estimate, bounds: Bounds, again: str) -> str:
     """Return what would change the verdict on an interval.
 

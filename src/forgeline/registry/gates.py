@@ -149,7 +149,8 @@ def _hold(gate: Gate, measure: str, found: Estimate | float, evidence: Evidence)
         outcome = "pass"
     else:
         outcome = "unknown" if bounds.overlap(found.low, found.high) else "fail"
-    return _Held(outcome, f"is {found}{note}; all of it must be {bounds}", explain.estimate(found, bounds, again))
+    told = explain.told(found, bounds)
+    return _Held(outcome, f"is {told}{note}; all of it must be {bounds}", explain.estimate(found, bounds, again))
 
 
 def _bounds(gate: Gate, found: Estimate | float) -> Bounds:
@@ -186,7 +187,7 @@ def _doubt(gate: Gate, measure: str, evidence: Evidence) -> _Held | None:
     for whose, made in (("it", origin), (str(gate.against), other)):
         days = (datetime.now(UTC) - datetime.fromisoformat(made.at)).total_seconds() / 86400
         if days > gate.max_age_days:
-            reason = f"is stale: {whose} was measured {days:.0f} days ago, and the limit is {gate.max_age_days:g}"
+            reason = f"is stale: {whose} was measured on {made.at[:10]}, more than {gate.max_age_days:g} days ago"
             return _Held("unknown", reason, made.again)
     return None
 

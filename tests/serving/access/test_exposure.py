@@ -192,6 +192,7 @@ def test_pages_of_other_hosts_may_ask_only_if_listed(desk: House) -> None:
     preflight = desk.ask("OPTIONS", "/v1/models", origin=DESK, access_control_request_method="POST")
     assert (preflight.status, preflight.headers["access-control-allow-origin"]) == (204, DESK)
     assert "authorization" in preflight.headers["access-control-allow-headers"]
+    assert "PUT" in preflight.headers["access-control-allow-methods"]  # a webhook is changed by it
 
 
 def test_nobody_names_an_address_for_the_server(desk: House, caplog: pytest.LogCaptureFixture) -> None:

@@ -43,6 +43,14 @@ def test_every_route_is_in_the_table(house: House) -> None:
     assert not missing, f"add a rule to gateway/access/routes.py for {missing}"
 
 
+def test_every_rule_is_for_a_route(house: House) -> None:
+    there = served(house)
+    for methods, path, _ in RULES:
+        for method in methods.split():
+            ways = [way for sort, way in there if sort == method]
+            assert path in ways or any(path.endswith("*") and way.startswith(path[:-1]) for way in ways), (method, path)
+
+
 def test_a_route_without_a_rule_is_closed_to_everybody(house: House) -> None:
     house.app.add_api_route("/v1/forgotten", lambda: "open", methods=["GET"])
     try:
@@ -120,6 +128,9 @@ def test_what_is_unknown_is_told_only_to_those_who_are_known(house: House) -> No
     assert house.ask("GET", "/nowhere", house.keys["caller"]).status == 404
     wrong_method = house.ask("GET", "/v1/chat/completions", house.keys["caller"])
     assert (wrong_method.status, wrong_method.headers["allow"]) == (405, "POST")
+    no_such_route = house.ask("DELETE", "/v1/files/x1/content", house.keys["caller"])  # files/* may DELETE
+    assert (no_such_route.status, no_such_route.headers["allow"]) == (405, "GET")
+    assert no_such_route.code == wrong_method.code == "method_not_allowed"
     refused = house.ask("GET", "/v1/chat/completions", house.keys["auditor"])
     assert (refused.status, refused.code) == (403, "insufficient_role")
     assert "caller or admin" in refused.text

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from forgeline.config.schema.section import Measure, Positive, Section
+from forgeline.config.schema.section import Measure, Positive, Seconds, Section
 
 Count = Annotated[int, Field(ge=0)]
 Retriever = Literal[
@@ -76,7 +76,7 @@ class Recommend(Section):
     metric: Measure
     within: Annotated[float, Field(ge=0)] = 0.0
     prefer: Literal["tokens", "cost", "latency"] = "tokens"
-    latency_p95_max: Annotated[float, Field(gt=0)] | None = None  # seconds
+    latency_p95_max: Seconds | None = None
 
 
 class Approaches(Section):

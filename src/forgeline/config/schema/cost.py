@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from forgeline.config.schema.section import Section
+from forgeline.config.schema.section import Money, Section
 
 
 class Machine(Section):
@@ -30,7 +30,7 @@ class Cost(Section):
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
     machine: str
-    prices: dict[str, Annotated[float, Field(ge=0)]]
+    prices: dict[str, Money]
     machines: dict[str, Machine] = {}
     country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "GBR"
 

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from forgeline.config.schema.section import Bound, Positive, Section
+from forgeline.config.schema.section import Bound, Name, Positive, Section
 from forgeline.lineage import value_digest
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "text"]
 Shape = Literal["messages", "prompt_completion", "instruction", "sharegpt", "preference", "feedback", "text"]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from forgeline.config.schema.section import Measure, Section
+from forgeline.config.schema.section import Days, Measure, Section
 
 # What `forgeline probe` measures of a version.
 PROBES = (
@@ -48,7 +48,7 @@ class Gate(Section):
     min: float | None = None
     max: float | None = None
     margin: Annotated[float, Field(ge=0)] | None = None
-    max_age_days: Annotated[float, Field(gt=0)] | None = None
+    max_age_days: Days | None = None
 
     @model_validator(mode="after")
     def _is_one_rule(self) -> Gate:

@@ -23,13 +23,14 @@ from forgeline.serving.gateway.access.gate import Gate
 from forgeline.serving.gateway.cache import Cache
 from forgeline.serving.gateway.chat import Chat
 from forgeline.serving.gateway.door import Door
-from forgeline.serving.gateway.exchange import Caller, Exchange
+from forgeline.serving.gateway.exchange import Caller, Exchange, caller_of
 from forgeline.serving.gateway.guards import Guards
 from forgeline.serving.gateway.interactions import Interactions
 from forgeline.serving.gateway.ladder import Ladder
 from forgeline.serving.gateway.limits import Limits
 from forgeline.serving.gateway.protocol import ApiError, ChatRequest, answer_errors, models_page
 from forgeline.serving.gateway.reviews import Reviews
+from forgeline.serving.gateway.schema import CHAT, REFUSALS, describe, told_as
 from forgeline.serving.gateway.sse import EventStream, events, whole
 from forgeline.serving.gateway.store import Store
 from forgeline.serving.gateway.telemetry.telemetry import Telemetry
@@ -88,7 +89,9 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
             opened.callback(sweeping.cancel)
             yield
 
-    app = FastAPI(title=f"Forgeline: {manifest.lineage.model}", lifespan=lifespan, docs_url=None, redoc_url=None)
+    title = f"Forgeline: {manifest.lineage.model}"
+    app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None, responses=REFUSALS)
+    describe(app)
     app.state.engine, app.state.traffic, app.state.access, app.state.store = engines[own], traffic, access, store
     headers = {
         "x-forgeline-version": manifest.lineage.version,
@@ -104,13 +107,11 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
     for routes in (
         web.router(page),
         interactions.router(store),
-        feedback.router(
-            store, chat.guards.scrubbed, lambda entry: hooks.send("feedback.received", entry, entry["tenant"])
-        ),
+        feedback.router(store, chat.guards.scrubbed, partial(_tell_feedback, hooks)),
         review_routes.router(reviews),
         status.router(hour, manifest, engines, traffic, store, reviews, depth, serve.limits.prices.currency),
-        webhooks.router(hooks, _caller),
-        batch.router(batches, _caller),
+        webhooks.router(hooks),
+        batch.router(batches),
     ):
         app.include_router(routes)
     return app
@@ -121,12 +122,12 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
 
     @app.get("/v1/models")
     async def models(http: Request) -> dict[str, Any]:
-        mine, names = _caller(http).models, (chat.manifest.lineage.model, *chat.engine.models)
+        mine, names = caller_of(http).models, (chat.manifest.lineage.model, *chat.engine.models)
         return models_page([name for name in names if not mine or name in mine], started)
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=CHAT)
     async def complete(body: ChatRequest, http: Request) -> Response:
-        exchange = chat.exchange(body, http.state.caller, http.state.request_id)
+        exchange = chat.exchange(body, caller_of(http), http.state.request_id)
         exchange.traceparent, http.state.exchange = http.headers.get("traceparent"), exchange
         reply = chat.reply(exchange, fresh="no-store" in http.headers.get("cache-control", ""))
         completion = chat.completion(exchange)
@@ -156,9 +157,9 @@ def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:
             except (TimeoutError, ServingError) as fault:
                 raise ApiError(503, str(fault) or "The engine gives no token.", "not_ready") from fault
         served = {**chat.manifest.lineage.model_dump(), "bundle": chat.manifest.digest}
-        return {"status": "ready", **(served if http.state.caller.roles else {})}
+        return {"status": "ready", **(served if caller_of(http).roles else {})}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=Response, responses=told_as("text/plain"))
     async def exposition() -> Response:
         return PlainTextResponse(metrics(), media_type="text/plain; version=0.0.4")
 
@@ -170,11 +171,6 @@ def _bodies(serve: Serve) -> dict[str, int]:
 
 def _headers(exchange: Exchange) -> dict[str, str]:
     return {**exchange.headers, "x-forgeline-rung": exchange.rung}
-
-
-def _caller(http: Request) -> Caller:
-    caller: Caller = http.state.caller
-    return caller
 
 
 def _tell_exhausted(hooks: webhooks.Webhooks, caller: Caller) -> None:

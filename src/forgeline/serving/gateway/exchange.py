@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from forgeline.config.schema.serve.access import Role
 from forgeline.serving.engines import GenerationRequest, Usage
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,12 @@ class Caller:
     tenant: str
     roles: frozenset[Role]
     models: frozenset[str] = frozenset()
+
+
+def caller_of(http: Request) -> Caller:
+    """Return who asks, as the gate told."""
+    caller: Caller = http.state.caller
+    return caller
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import Boolean, Column, Connection, Float, RowMapping, String, Table, Text, and_, select, update
 
 from forgeline.records import Message, Record
-from forgeline.serving.gateway.exchange import Caller
+from forgeline.serving.gateway.exchange import Caller, caller_of
 from forgeline.serving.gateway.interactions import INTERACTIONS, as_text, found, plain
-from forgeline.serving.gateway.pages import ID, After, Limit, Name, Since, newest_first, page
+from forgeline.serving.gateway.pages import After, Id, Limit, Name, Since, newest_first, page
 from forgeline.serving.gateway.store import METADATA, Store
 
 FEEDBACK = Table(
@@ -45,7 +45,7 @@ class Feedback(BaseModel):
     """The body of `POST /v1/feedback`."""
 
     model_config = ConfigDict(extra="forbid")
-    interaction_id: Annotated[str, Field(pattern=ID)]
+    interaction_id: Id
     thumb: Literal["up", "down"]
     text: Words | None = None
     correction: Correction | None = None
@@ -60,7 +60,7 @@ def router(
 
     @routes.post("/v1/feedback")
     async def give(body: Feedback, http: Request) -> dict[str, Any]:
-        caller: Caller = http.state.caller
+        caller = caller_of(http)
         about = await found(store, body.interaction_id, caller.tenant)
         entry = _entry(body, caller, about, mask)
         kept, is_new = await store.written(store.do(lambda connection: _say(connection, entry)))

@@ -7,10 +7,11 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Query
+from pydantic import StringConstraints
 from sqlalchemy import Column, ColumnElement, RowMapping, Table, and_, or_, select
 
-from forgeline.serving.gateway.protocol import ApiError
+from forgeline.serving.gateway.protocol import LARGEST, ApiError
 from forgeline.serving.gateway.store import Store
 
 Order = Sequence[tuple[Column[Any], bool]]  # a column, and whether the largest comes first
@@ -18,9 +19,7 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 After = Annotated[str | None, Query(max_length=400)]
 Since = Annotated[float | None, Query(allow_inf_nan=False)]
 Name = Annotated[str | None, Query(pattern=r"^[^\x00-\x1f]{1,200}$")]
-ID = r"^[\w-]{1,64}$"
-Id = Annotated[str, Path(pattern=ID)]
-LARGEST = 2**31  # what every database's integers hold
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 async def page(

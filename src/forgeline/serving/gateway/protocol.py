@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
@@ -32,6 +33,8 @@ from forgeline.serving.engines import (
 from forgeline.serving.gateway.database import StoreFailed
 
 Zero = Annotated[float, Field(ge=0, le=0)]
+LARGEST = 2**31 - 1  # what every database's integers hold
+Tokens = Annotated[int, Field(ge=1, le=LARGEST)]
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -48,8 +51,8 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: str
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
@@ -158,7 +161,11 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def known(request: Request, fault: HTTPException) -> JSONResponse:
-        return respond(request, fault if isinstance(fault, ApiError) else ApiError(fault.status_code, fault.detail))
+        if isinstance(fault, ApiError):
+            return respond(request, fault)
+        error = ApiError(fault.status_code, fault.detail, HTTPStatus(fault.status_code).name.lower())
+        error.headers = fault.headers  # such as Allow
+        return respond(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, fault: RequestValidationError) -> JSONResponse:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlalchemy import select
 
-from forgeline.serving.gateway.exchange import Caller
+from forgeline.serving.gateway.exchange import caller_of
 from forgeline.serving.gateway.pages import After, Id, Limit, page
 from forgeline.serving.gateway.protocol import ApiError
 from forgeline.serving.gateway.reviews import EVENTS, REVIEWS, Reviews, shown
@@ -52,11 +52,11 @@ def router(reviews: Reviews) -> APIRouter:
         rows, following = await page(store, REVIEWS, [where[state]], order, limit, after)
         counts = await reviews.counts()
         counted = {name: counts[name] for name in ("open", "claimed", "decided")}
-        return {"data": [shown(row, _reader(http)) for row in rows], "next": following, "counts": counted}
+        return {"data": [shown(row, caller_of(http)) for row in rows], "next": following, "counts": counted}
 
     @routes.get("/v1/reviews/tickets/{ticket}")
     async def ticket(ticket: Id, http: Request) -> dict[str, Any]:
-        mine = (REVIEWS.c.ticket == ticket, REVIEWS.c.tenant == _reader(http).tenant)
+        mine = (REVIEWS.c.ticket == ticket, REVIEWS.c.tenant == caller_of(http).tenant)
         found = await store.read(select(REVIEWS).where(*mine))
         if not found:
             raise ApiError(404, "There is no such ticket.", "ticket_not_found", "ticket")
@@ -77,23 +77,23 @@ def router(reviews: Reviews) -> APIRouter:
         row = await reviews.one(key)
         events = await store.read(select(EVENTS).where(EVENTS.c.review == key).order_by(EVENTS.c.at))
         history = [{name: event[name] for name in ("at", "who", "what", "why")} for event in events]
-        return {**shown(row, _reader(http)), "history": history}
+        return {**shown(row, caller_of(http)), "history": history}
 
     @routes.post("/v1/reviews/{key}/claim")
     async def claim(key: Id, http: Request, body: Nothing | None = None) -> dict[str, Any]:
-        return await reviews.claim(key, _reader(http))
+        return await reviews.claim(key, caller_of(http))
 
     @routes.post("/v1/reviews/{key}/approve")
     async def approve(key: Id, http: Request, body: Nothing | None = None) -> dict[str, Any]:
-        return await reviews.approve(key, _reader(http))
+        return await reviews.approve(key, caller_of(http))
 
     @routes.post("/v1/reviews/{key}/edit")
     async def edit(key: Id, body: Edit, http: Request) -> dict[str, Any]:
-        return await reviews.edit(key, _reader(http), body.text)
+        return await reviews.edit(key, caller_of(http), body.text)
 
     @routes.post("/v1/reviews/{key}/reject")
     async def reject(key: Id, body: Rejection, http: Request) -> dict[str, Any]:
-        return await reviews.reject(key, _reader(http), body.reason)
+        return await reviews.reject(key, caller_of(http), body.reason)
 
     return routes
 
@@ -101,8 +101,3 @@ def router(reviews: Reviews) -> APIRouter:
 def waiting(ticket: str) -> dict[str, Any]:
     """Return the body of a 202: the reply is given once a person has approved it."""
     return {"object": "review.ticket", "ticket": ticket, "state": "waiting", "url": f"/v1/reviews/tickets/{ticket}"}
-
-
-def _reader(http: Request) -> Caller:
-    caller: Caller = http.state.caller
-    return caller

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from forgeline.config.schema.section import Positive, Seconds, Section
+from forgeline.config.schema.section import Name, Positive, Seconds, Section
 from forgeline.config.schema.serve.access import Access
-from forgeline.config.schema.serve.engine import Engine, Name, Transformers
+from forgeline.config.schema.serve.engine import Engine, Transformers
 from forgeline.config.schema.serve.guards import Guards
 from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
@@ -25,7 +25,6 @@ __all__ = [
     "Parity",
     "People",
     "Sampling",
-    "Seconds",
     "Seen",
     "Serve",
 ]

@@ -8,11 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from forgeline.config.schema.section import Positive, Section
+from forgeline.config.schema.section import Positive, Seconds, Section
 
 Role = Literal["caller", "reviewer", "operator", "auditor", "admin"]
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-Seconds = Annotated[float, Field(gt=0)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 

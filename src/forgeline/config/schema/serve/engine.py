@@ -11,9 +11,6 @@ from forgeline.config.schema.section import Positive, Seconds, Section
 Reference = Annotated[str, Field(pattern=r"^\$\{env:[A-Za-z_][A-Za-z0-9_]*\}$")]
 """Where a secret stands; never the secret itself."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-"""What an engine is called in the ladder, in metrics, and where its files lie."""
-
 Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from forgeline.config.schema.data import PiiKind
-from forgeline.config.schema.section import Positive, Section, Share
+from forgeline.config.schema.section import Positive, Seconds, Section, Share
 
 Action = Literal["off", "flag", "mask", "block"]
 Term = Annotated[str, Field(min_length=1)]
@@ -22,7 +22,7 @@ class Rule(Section):
 
     action: Action = "flag"
     on_error: Literal["open", "closed"] = "open"
-    limit: Annotated[float, Field(gt=0)] = 1.0
+    limit: Seconds = 1.0
 
 
 class Personal(Rule):
@@ -92,7 +92,7 @@ class Custom(Rule):
     guard: Annotated[str, Field(pattern=r"^[\w.]+(:\w+)?$")]
     side: Literal["in", "out"]
     settings: dict[str, Any] = {}
-    limit: Annotated[float, Field(gt=0)] = 0.25
+    limit: Seconds = 0.25
 
 
 class Guards(Section):

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from forgeline.config.schema.section import Positive, Section, Share
+from forgeline.config.schema.section import Positive, Seconds, Section, Share
 
 Rung = Literal["engine", "other", "cached", "template", "human"]
-Seconds = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]
 
 

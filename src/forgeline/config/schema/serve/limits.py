@@ -6,10 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from forgeline.config.schema.section import Positive, Section
-
-Seconds = Annotated[float, Field(gt=0)]
-Money = Annotated[float, Field(ge=0)]
+from forgeline.config.schema.section import Money, Positive, Seconds, Section
 
 
 class PerKey(Section):

@@ -6,10 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, IPvAnyNetwork
 
-from forgeline.config.schema.section import Positive, Section, Share
-
-Seconds = Annotated[float, Field(gt=0)]
-Days = Annotated[float, Field(gt=0)]
+from forgeline.config.schema.section import Days, Positive, Seconds, Section, Share
 
 
 class Review(Section):
@@ -18,7 +15,7 @@ class Review(Section):
     when: Literal["never", "always", "flagged"] = "flagged"
     sample: Share = 0.05  # of the other replies that is queued too
     wait: bool = False  # the caller gets a ticket, and the reply once it is approved
-    claim: Annotated[float, Field(gt=0)] = 900.0  # seconds that a reviewer has for what they claimed
+    claim: Seconds = 900.0  # that a reviewer has for what they claimed
 
 
 class Webhooks(Section):

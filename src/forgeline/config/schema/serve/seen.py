@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from forgeline.config.schema.section import Positive, Section, Share
+from forgeline.config.schema.section import Positive, Seconds, Section, Share
 
 
 class Seen(Section):
@@ -15,7 +13,7 @@ class Seen(Section):
     sample: Share = 1.0  # of the interactions keep their texts, masked; the rest of the row is always kept
     keep_days: Positive = 30
     when_behind: Literal["answer", "refuse"] = "answer"  # while the database takes no writes
-    write_timeout: Annotated[float, Field(gt=0)] = 5.0
+    write_timeout: Seconds = 5.0
     pending: Positive = 10_000  # writes that may wait in memory for the database
     traces: str | None = None  # an OTLP/HTTP endpoint, such as MLflow's http://127.0.0.1:5000/v1/traces
     trace_headers: dict[str, str] = {}  # on each export, such as x-mlflow-experiment-id; values may be ${env:NAME}

@@ -16,7 +16,7 @@ from forgeline.serving.gateway.protocol import ApiError
 
 PROBES = {"/healthz", "/readyz"}  # an orchestrator asks by address, and they tell the anonymous nothing
 PREFLIGHT = {
-    "access-control-allow-methods": "GET, POST, DELETE",
+    "access-control-allow-methods": "GET, POST, PUT, DELETE",
     "access-control-allow-headers": "authorization, content-type, x-request-id",
     "access-control-max-age": "600",
 }

@@ -29,7 +29,7 @@ RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("GET POST", "/v1/files", ("caller",)),
     ("GET DELETE", "/v1/files/*", ("caller",)),
     ("GET", "/v1/reviews/tickets/*", ("caller",)),
-    ("GET POST", "/v1/reviews", ("reviewer",)),
+    ("GET", "/v1/reviews", ("reviewer",)),
     ("GET POST", "/v1/reviews/*", ("reviewer",)),
     ("GET", "/metrics", ("operator",)),
     ("GET", "/v1/status", ("operator",)),
@@ -37,8 +37,6 @@ RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("GET POST PUT DELETE", "/v1/webhooks/*", ("operator",)),
     ("GET", "/v1/interactions", ("auditor",)),
     ("GET", "/v1/interactions/*", ("auditor",)),
-    ("GET POST", "/v1/keys", ()),
-    ("GET POST DELETE", "/v1/keys/*", ()),
 )
 Entry = dict[str, frozenset[str]]  # the roles that each method is open to
 EXACT: dict[str, Entry] = {}

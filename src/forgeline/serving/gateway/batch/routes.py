@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -22,9 +21,10 @@ from forgeline.serving.gateway.batch.tables import (
     batch_object,
     file_object,
 )
-from forgeline.serving.gateway.exchange import Caller
+from forgeline.serving.gateway.exchange import caller_of
+from forgeline.serving.gateway.pages import Id
 from forgeline.serving.gateway.protocol import ApiError
-from forgeline.serving.gateway.webhooks.deliveries import Id
+from forgeline.serving.gateway.schema import told_as
 
 SHOWN = [column for column in FILES.c if column.name != "content"]
 WINDOW = 86400.0
@@ -41,19 +41,19 @@ class NewBatch(BaseModel):
     metadata: Annotated[Metadata, Field(max_length=16)] | None = None
 
 
-def router(batches: Batches, who: Callable[[Request], Caller]) -> APIRouter:
+def router(batches: Batches) -> APIRouter:
     """Return the routes of files and batches."""
     routes = APIRouter()
-    _add_files(routes, batches, who)
-    _add_batches(routes, batches, who)
+    _add_files(routes, batches)
+    _add_batches(routes, batches)
     return routes
 
 
-def _add_files(routes: APIRouter, batches: Batches, who: Callable[[Request], Caller]) -> None:
+def _add_files(routes: APIRouter, batches: Batches) -> None:
     store, settings = batches.store, batches.settings
 
     async def owned(http: Request, id_: str, *columns: Any) -> RowMapping:
-        query = select(*SHOWN, *columns).where(FILES.c.id == id_, FILES.c.tenant == who(http).tenant)
+        query = select(*SHOWN, *columns).where(FILES.c.id == id_, FILES.c.tenant == caller_of(http).tenant)
         if rows := await store.read(query):
             return rows[0]
         raise ApiError(404, f"There is no file {id_}.", "not_found", "id")
@@ -62,7 +62,7 @@ def _add_files(routes: APIRouter, batches: Batches, who: Callable[[Request], Cal
     async def upload(file: UploadFile, purpose: Annotated[Literal["batch"], Form()], http: Request) -> dict[str, Any]:
         if (file.size or 0) > settings.max_file:
             raise ApiError(413, f"The file is larger than {settings.max_file} bytes.", "file_too_large", "file")
-        tenant = who(http).tenant
+        tenant = caller_of(http).tenant
         stored = select(func.coalesce(func.sum(FILES.c.size), 0).label("bytes")).where(FILES.c.tenant == tenant)
         if (await store.read(stored))[0]["bytes"] + (file.size or 0) > settings.max_stored:
             message = f"Your files would be more than {settings.max_stored} bytes: delete some."
@@ -80,14 +80,14 @@ def _add_files(routes: APIRouter, batches: Batches, who: Callable[[Request], Cal
 
     @routes.get("/v1/files")
     async def files(http: Request) -> dict[str, Any]:
-        query = select(*SHOWN).where(FILES.c.tenant == who(http).tenant).order_by(FILES.c.at.desc())
+        query = select(*SHOWN).where(FILES.c.tenant == caller_of(http).tenant).order_by(FILES.c.at.desc())
         return {"object": "list", "data": [file_object(row) for row in await store.read(query)], "has_more": False}
 
     @routes.get("/v1/files/{id_}")
     async def file_(id_: Id, http: Request) -> dict[str, Any]:
         return file_object(await owned(http, id_))
 
-    @routes.get("/v1/files/{id_}/content")
+    @routes.get("/v1/files/{id_}/content", response_class=Response, responses=told_as("application/jsonl"))
     async def content(id_: Id, http: Request) -> Response:
         return Response((await owned(http, id_, FILES.c.content))["content"], media_type="application/jsonl")
 
@@ -100,11 +100,11 @@ def _add_files(routes: APIRouter, batches: Batches, who: Callable[[Request], Cal
         return {"id": id_, "object": "file", "deleted": True}
 
 
-def _add_batches(routes: APIRouter, batches: Batches, who: Callable[[Request], Caller]) -> None:
+def _add_batches(routes: APIRouter, batches: Batches) -> None:
     store, settings = batches.store, batches.settings
 
     async def owned(http: Request, id_: str) -> RowMapping:
-        rows = await store.read(select(BATCHES).where(BATCHES.c.id == id_, BATCHES.c.tenant == who(http).tenant))
+        rows = await store.read(select(BATCHES).where(BATCHES.c.id == id_, BATCHES.c.tenant == caller_of(http).tenant))
         if rows:
             return rows[0]
         raise ApiError(404, f"There is no batch {id_}.", "not_found", "id")
@@ -125,7 +125,7 @@ def _add_batches(routes: APIRouter, batches: Batches, who: Callable[[Request], C
 
     @routes.post("/v1/batches")
     async def create(body: NewBatch, http: Request) -> dict[str, Any]:
-        caller, now = who(http), time.time()
+        caller, now = caller_of(http), time.time()
         mine = FILES.c.id == body.input_file_id, FILES.c.tenant == caller.tenant, FILES.c.purpose == "batch"
         files = await store.read(select(*SHOWN).where(*mine))
         if not files:
@@ -153,7 +153,7 @@ def _add_batches(routes: APIRouter, batches: Batches, who: Callable[[Request], C
         http: Request, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: Id | None = None
     ) -> dict[str, Any]:
         """The latest first; `after` is the last one of the page before."""
-        query = select(BATCHES).where(BATCHES.c.tenant == who(http).tenant).order_by(BATCHES.c.at.desc())
+        query = select(BATCHES).where(BATCHES.c.tenant == caller_of(http).tenant).order_by(BATCHES.c.at.desc())
         if after:
             query = query.where(BATCHES.c.at < (await owned(http, after))["at"])
         rows = await store.read(query.limit(limit + 1))
@@ -174,7 +174,7 @@ def _add_batches(routes: APIRouter, batches: Batches, who: Callable[[Request], C
         ended = {"status": "cancelled", "cancelling_at": now, "ended_at": now, "completed": 0, "failed": 0}
         if await store.write(waits.values(ended)):
             batch = (await shown([await owned(http, id_)]))[0]
-            batches.webhooks.send("batch.finished", batch, who(http).tenant)
+            batches.webhooks.send("batch.finished", batch, caller_of(http).tenant)
             return batch
         if not await store.write(runs.values(status="cancelling", cancelling_at=now)):
             raise ApiError(409, "The batch is over, or being cancelled.", "not_cancellable", "id")

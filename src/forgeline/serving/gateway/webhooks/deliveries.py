@@ -18,11 +18,10 @@ import time
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter
-from pydantic import StringConstraints
 from sqlalchemy import (
     JSON,
     Column,
@@ -58,7 +57,6 @@ Event = Literal[
     "engine.down",
 ]
 State = Literal["waiting", "delivered", "dead"]
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
 IDLE_SECONDS = 5.0  # how long deliveries of a gateway that died, or of a retry, may be overlooked
 HOUR, DAY = 3600.0, 86400.0
 WEBHOOKS = Table(

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 from uuid import uuid4
 
@@ -14,9 +14,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import RowMapping, delete, insert, select, update
 
-from forgeline.serving.gateway.exchange import Caller
+from forgeline.serving.gateway.exchange import caller_of
+from forgeline.serving.gateway.pages import Id
 from forgeline.serving.gateway.protocol import ApiError
-from forgeline.serving.gateway.webhooks.deliveries import DELIVERIES, ROW, WEBHOOKS, Event, Id, State, Webhooks
+from forgeline.serving.gateway.webhooks.deliveries import DELIVERIES, ROW, WEBHOOKS, Event, State, Webhooks
 from forgeline.serving.gateway.webhooks.reach import Unreachable, addresses_of
 
 
@@ -28,7 +29,7 @@ class Subscription(BaseModel):
     events: Annotated[list[Event], Field(min_length=1, max_length=len(get_args(Event)))]
 
 
-def router(webhooks: Webhooks, who: Callable[[Request], Caller]) -> APIRouter:
+def router(webhooks: Webhooks) -> APIRouter:
     """Return the routes by which a tenant subscribes, and sees what became of deliveries."""
     import httpx2
 
@@ -43,7 +44,7 @@ def router(webhooks: Webhooks, who: Callable[[Request], Caller]) -> APIRouter:
             raise ApiError(400, str(fault) or "The host's name is not known.", "invalid_url", "url") from None
 
     async def owned(http: Request, id_: str) -> RowMapping:
-        mine = select(WEBHOOKS).where(WEBHOOKS.c.id == id_, WEBHOOKS.c.tenant == who(http).tenant)
+        mine = select(WEBHOOKS).where(WEBHOOKS.c.id == id_, WEBHOOKS.c.tenant == caller_of(http).tenant)
         if rows := await store.read(mine):
             return rows[0]
         raise ApiError(404, f"There is no webhook {id_}.", "not_found", "id")
@@ -52,7 +53,7 @@ def router(webhooks: Webhooks, who: Callable[[Request], Caller]) -> APIRouter:
     async def subscribe(body: Subscription, http: Request) -> dict[str, Any]:
         """The secret that signs the deliveries is told here only."""
         await check(body)
-        tenant = who(http).tenant
+        tenant = caller_of(http).tenant
         mine = select(WEBHOOKS.c.id).where(WEBHOOKS.c.tenant == tenant)
         if len(await store.read(mine)) >= settings.max_subscriptions:
             raise ApiError(400, f"There are {settings.max_subscriptions} webhooks: delete one.", "too_many_webhooks")
@@ -63,7 +64,7 @@ def router(webhooks: Webhooks, who: Callable[[Request], Caller]) -> APIRouter:
 
     @routes.get("")
     async def subscriptions(http: Request) -> dict[str, Any]:
-        mine = select(WEBHOOKS).where(WEBHOOKS.c.tenant == who(http).tenant).order_by(WEBHOOKS.c.at)
+        mine = select(WEBHOOKS).where(WEBHOOKS.c.tenant == caller_of(http).tenant).order_by(WEBHOOKS.c.at)
         return {"object": "list", "data": [_shown(row) for row in await store.read(mine)]}
 
     @routes.get("/{id_}")
