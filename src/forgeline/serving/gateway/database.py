@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, Executable, MetaData, Table, create_engine, event, make_url
+from sqlalchemy import Connection, Dialect, Engine, Executable, MetaData, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 
@@ -85,15 +86,17 @@ def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def insert_new(connection: Connection, table: Table) -> Executable:
-    """Return an insert that leaves a row alone that is there already."""
-    return _insert_new(table, is_sqlite(connection.engine))
+def insert_new(connection: Connection, table: Table, columns: Iterable[str]) -> Executable:
+    """Return an insert of rows with these columns that leaves a row alone that is there already."""
+    return _insert_new(table, connection.dialect, tuple(columns))
 
 
 @cache
-def _insert_new(table: Table, for_sqlite: bool) -> Executable:
-    insert = sqlite.insert if for_sqlite else postgresql.insert
-    return insert(table).on_conflict_do_nothing()
+def _insert_new(table: Table, dialect: Dialect, columns: tuple[str, ...]) -> Executable:
+    insert = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
+    # SQLAlchemy keeps no compiled statement that only one dialect has; to compile it takes longer than to execute it.
+    compiled = insert(table).on_conflict_do_nothing().compile(dialect=dialect, column_keys=columns)
+    return cast(Executable, compiled)
 
 
 def passes(fault: Exception) -> bool:

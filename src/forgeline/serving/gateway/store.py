@@ -240,7 +240,7 @@ class Store:
     def _is_taken(self, connection: Connection, table: str, row: Mapping[str, Any]) -> bool:
         try:
             with connection.begin_nested():
-                connection.execute(insert_new(connection, METADATA.tables[table]), row)
+                connection.execute(insert_new(connection, METADATA.tables[table], row), row)
         except Exception as fault:
             if passes(fault):
                 raise
@@ -270,11 +270,11 @@ class Store:
 
 def _results(connection: Connection, group: list[_Write]) -> list[Any]:
     results: list[Any] = []
-    for table, items in groupby(group, key=lambda item: item.table):
+    for (table, columns), items in groupby(group, key=lambda item: (item.table, item.row.keys())):
         if table is None:
             results += [item.work(connection) for item in items if item.work is not None]
         else:
             rows = [item.row for item in items]
-            connection.execute(insert_new(connection, table), rows)
+            connection.execute(insert_new(connection, table, columns), rows)
             results += [None] * len(rows)
     return results
