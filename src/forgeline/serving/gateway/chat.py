@@ -149,6 +149,7 @@ class Chat:
         with trace.span("answer") as span:
             async with aclosing(answer):
                 async for piece in answer:
+                    exchange.facts += piece.facts
                     self._count(exchange, piece.usage)
                     yield piece
             span.attributes["forgeline.rung"] = exchange.rung
@@ -205,4 +206,4 @@ class Chat:
             if each.action != "pass"
         ]
         told = {"version": self.manifest.lineage.version, "rung": exchange.rung, "ticket": exchange.ticket}
-        return {**told, "verdicts": verdicts}
+        return {**told, "facts": list(exchange.facts), "verdicts": verdicts}

@@ -20,7 +20,7 @@ from forgeline.serving.gateway.exchange import Exchange
 if TYPE_CHECKING:
     from forgeline.serving.gateway.cache.semantic import Semantic
 
-OVERHEAD = 1000  # bytes of an entry beside its text
+OVERHEAD = 1000  # bytes of an entry beside its texts
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Cache:
         if changed or not ended or exchange.rung != self._engine or exchange.usage is None:
             return
         reason = cast(Literal["stop", "length"], exchange.finish_reason)
-        reply = Piece(exchange.reply, exchange.usage, reason)
+        reply = Piece(exchange.reply, exchange.usage, reason, facts=exchange.facts)
         if _weight(reply) > self._exact.maxsize or exchange.request.logprobs is not None:
             return
         self._last[self._digest(exchange)] = reply
@@ -105,4 +105,4 @@ class Cache:
 
 
 def _weight(reply: Piece) -> int:
-    return OVERHEAD + len(reply.text.encode())
+    return OVERHEAD + sum(len(text.encode()) for text in (reply.text, *reply.facts))
