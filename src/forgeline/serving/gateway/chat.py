@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,7 +36,10 @@ MESSAGE_TOKENS = 16  # that a chat template may put around a message
 
 @dataclass(frozen=True)
 class Chat:
-    """What a chat request goes through; `engines` by name, the deployment's own first."""
+    """What a chat request goes through; `engines` by name, the deployment's own first.
+
+    `tell_blocked` hears of every exchange that a guard blocked, once it is on record.
+    """
 
     manifest: Manifest
     sampling: Sampling
@@ -49,6 +52,7 @@ class Chat:
     interactions: Interactions
     reviews: Reviews
     telemetry: Telemetry
+    tell_blocked: Callable[[Exchange], None]
 
     @property
     def engine(self) -> Engine:
@@ -193,6 +197,8 @@ class Chat:
         cost = self.limits.price(used) / UNIT if used else 0.0
         self.telemetry.answered(exchange, trace, error, cost)
         await self.interactions.record(exchange, status, error, cost)
+        if any(verdict.action == "block" for verdict in exchange.verdicts):
+            self.tell_blocked(exchange)
 
     def _worked(self, exchange: Exchange) -> bool:
         """Whether an engine did: what it wrote before costs nothing again."""

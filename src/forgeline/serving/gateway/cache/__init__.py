@@ -74,6 +74,11 @@ class Cache:
         reply = self._last.get(self._digest(exchange))
         return Hit("stale", reply) if reply else None
 
+    @property
+    def holds_answers(self) -> bool:
+        """Whether there is one that may stand in where no engine answers."""
+        return len(self._last) > 0
+
     async def keep(self, exchange: Exchange) -> None:
         """Keep a reply of the deployment's own engine that ended, and that the guards left as it was."""
         changed = any(verdict.side == "out" and verdict.action in ("mask", "block") for verdict in exchange.verdicts)

@@ -56,6 +56,7 @@ Event = Literal[
     "batch.finished",
     "budget.exhausted",
     "engine.down",
+    "engine.up",
 ]
 State = Literal["waiting", "delivered", "dead"]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
