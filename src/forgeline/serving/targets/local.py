@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forgeline.config.schema import Serve
+from forgeline.config.schema.serve.engine import Remote
 from forgeline.errors import ForgelineError, ServingError
 from forgeline.progress import progress_bar
 from forgeline.records import write_json
@@ -25,7 +27,7 @@ from forgeline.serving.bundle import Manifest, verify
 from forgeline.serving.gateway.access.tls import pinned
 from forgeline.serving.gateway.server import listen
 
-READY_SECONDS = 300  # loading may include a conversion of the base model
+READY_SECONDS = 60  # until the gateway answers, beside what its engine takes to be ready
 LOG_LINES = 15
 Health = Literal["ready", "degraded", "not ready", "gone"]
 
@@ -155,9 +157,9 @@ def _start(
 
 
 def _await_ready(deployment: Deployment, process: subprocess.Popen[bytes], log: Path) -> None:
-    started, seconds = time.monotonic(), 0
-    with progress_bar(f"Starting version {deployment.version}", READY_SECONDS) as bar:
-        while seconds < READY_SECONDS:
+    started, seconds, most = time.monotonic(), 0, _patience(deployment.serve)
+    with progress_bar(f"Starting version {deployment.version}", most) as bar:
+        while seconds < most:
             if process.poll() is not None:
                 raise ServingError(f"The server of {deployment.bundle} ended before it was ready: {_tail(log)}")
             health = _health(deployment)
@@ -169,7 +171,14 @@ def _await_ready(deployment: Deployment, process: subprocess.Popen[bytes], log: 
             waited = int(time.monotonic() - started)
             bar.advance(waited - seconds)
             seconds = waited
-    raise ServingError(f"The server of {deployment.bundle} was not ready in {READY_SECONDS} s: {_tail(log)}")
+    raise ServingError(f"The server of {deployment.bundle} was not ready in {most} s: {_tail(log)}")
+
+
+def _patience(serve: Serve) -> int:
+    """Return the seconds until a gateway counts as not ready: those that its engine may take to start, and its own."""
+    if isinstance(serve.engine, Remote):  # nothing is loaded here
+        return READY_SECONDS
+    return READY_SECONDS + math.ceil(serve.engine.supervision.start_timeout)
 
 
 def _health(deployment: Deployment) -> Health:
