@@ -57,7 +57,6 @@ class _Metrics:
         Gauge("forgeline_waiting_requests", "Requests that wait for a turn.", registry=registry).set_function(depth)
         self.waited = Histogram("forgeline_wait_seconds", "Until a turn.", buckets=SECONDS, registry=registry)
         self.rejected = Counter("forgeline_rejected", "Requests not taken on.", ["reason"], registry=registry)
-        self.spent = Counter("forgeline_spent", "Price of what was used.", ["currency"], registry=registry)
 
 
 class Admission:
@@ -149,7 +148,6 @@ class Limits:
 
         async def settle(used: Usage) -> None:
             price = self.price(used)
-            self._metrics.spent.labels(self._settings.prices.currency).inc(price / UNIT)
             if budgeted:
                 self._purse.give_back(caller.id, start, most - price)
             await self._draw_less(caller, allowance, _total(asked) - _total(used))
