@@ -31,6 +31,7 @@ from forgeline.serving.gateway.telemetry.telemetry import Telemetry
 from forgeline.serving.gateway.telemetry.traces import Trace
 from forgeline.serving.gateway.traffic import Traffic
 
+TOKEN_BYTES = 3  # likely: English has 3.5 to 5 to a token, digits and other scripts 1 to 2
 MESSAGE_TOKENS = 16  # that a chat template may put around a message
 
 
@@ -131,10 +132,12 @@ class Chat:
     async def _guarded(self, exchange: Exchange, trace: Trace, fresh: bool, background: bool) -> AsyncGenerator[Piece]:
         asked = exchange.request
         # A token is a byte or more, so no tokenizer need be asked; what is not used is given back.
-        prompt = sum(len(message["content"].encode()) + MESSAGE_TOKENS for message in asked.messages)
+        size = sum(len(message["content"].encode()) for message in asked.messages)
+        around = MESSAGE_TOKENS * len(asked.messages)
+        most, likely = size + around, size // TOKEN_BYTES + around
         async with AsyncExitStack() as held:
             with trace.span("limits"):
-                turn = self.limits.admitted(exchange.caller, prompt, asked.max_tokens, background)
+                turn = self.limits.admitted(exchange.caller, most, asked.max_tokens, background, likely)
                 admission = await held.enter_async_context(turn)
             exchange.headers = admission.headers
             try:
