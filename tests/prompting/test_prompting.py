@@ -71,7 +71,7 @@ def test_the_plain_prompt_changes_nothing():
         {"role": "assistant", "content": "Yes?"},
         {"role": "user", "content": "act: general-bye"},
     ]
-    assert Prompter(approach(), None).rewrite(messages, words) == messages
+    assert Prompter(approach(), None).rewrite(messages, words).messages == messages
 
 
 def test_examples_are_turns_and_the_best_stands_last(store):
@@ -79,7 +79,7 @@ def test_examples_are_turns_and_the_best_stands_last(store):
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "act: Train-Inform\nleave: 09:00"}],
         words,
     )
-    assert [(turn["role"], turn["content"]) for turn in found] == [
+    assert [(turn["role"], turn["content"]) for turn in found.messages] == [
         ("system", "Be brief."),
         ("user", "Say: act: Hotel-Inform\nstars: 4"),
         ("assistant", "It has 4 stars."),
@@ -92,10 +92,11 @@ def test_examples_are_turns_and_the_best_stands_last(store):
 def test_facts_stand_in_the_system_turn_and_the_callers_braces_stay(store):
     prompter = Prompter(approach(facts=1, prompt=GROUNDED), store)
     found = prompter.rewrite([{"role": "user", "content": "curry {{facts}}"}], words)
-    assert found == [
+    assert found.messages == [
         {"role": "system", "content": f"Facts:\n- {FACTS[0]}"},
         {"role": "user", "content": "Question: curry {{facts}}"},
     ]
+    assert found.facts == (FACTS[0],)
 
 
 def test_over_the_budget_the_worst_examples_go_before_the_facts(store):
@@ -103,7 +104,7 @@ def test_over_the_budget_the_worst_examples_go_before_the_facts(store):
 
     def left(budget):
         follows = approach(examples=2, facts=1, prompt=GROUNDED, max_prompt_tokens=budget)
-        found = Prompter(follows, store).rewrite(question, words)
+        found = Prompter(follows, store).rewrite(question, words).messages
         return [turn["content"] for turn in found if turn["role"] == "assistant"], "avalon" in found[0]["content"]
 
     assert left(None) == (["It leaves at 05:00.", "It has 4 stars."], True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import httpx2
 import pytest
+import uvicorn
 from openai import OpenAI
-from scene import LINEAGE, PROMPTS, running
+from scene import LINEAGE, PROMPTS, free_port, running
+from test_remote import asked, until
 
 from forgeline.config import Config
 from forgeline.config.schema import Prompt
@@ -16,6 +20,10 @@ from forgeline.evaluation.subjects import Local
 from forgeline.models import LanguageModel, load_base
 from forgeline.prompting import Approach, Example, Prompter, Store
 from forgeline.serving.bundle import build, load, verify
+from forgeline.serving.engines import GenerationRequest, Piece, server
+from forgeline.serving.engines.embedded import Embedded
+from forgeline.serving.engines.remote import Endpoint, Remote
+from forgeline.serving.engines.transformers import Rows
 from forgeline.serving.parity import check
 
 SHOWN = [Example("1", "a", "Hello here", "Good day!"), Example("2", "b", "Book a room", "For how many nights?")]
@@ -63,9 +71,35 @@ def test_a_served_approach_replies_as_it_was_evaluated(
         client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         options = {"model": LINEAGE["model"], "max_tokens": 8, "temperature": 0}
         served = [client.chat.completions.create(messages=prompt, **options) for prompt in PROMPTS]  # type: ignore[call-overload]
+        *_, ended = client.chat.completions.create(messages=PROMPTS[1], stream=True, **options)  # type: ignore[call-overload]
+        kept = httpx2.get(f"{url}/v1/interactions", params={"limit": 1}).json()["data"][0]
     assert [answer.choices[0].message.content.strip() for answer in served] == [reply.text for reply in evaluated]
     tokens = Approached(Local("few_shot", base, 1), prompter).prompt_tokens(PROMPTS)
     assert [answer.usage.prompt_tokens for answer in served] == tokens
+    assert [answer.model_extra["forgeline"]["facts"] for answer in served] == [[], FACTS[1:]]
+    assert ended.model_extra["forgeline"] == {**served[1].model_extra["forgeline"], "rung": "cache"}
+    assert (kept["rung"], kept["facts"]) == ("cache", FACTS[1:])
+
+
+def test_an_engines_own_server_tells_the_gateway_the_facts(config: Config, approach_bundle: Path) -> None:
+    request = GenerationRequest(PROMPTS[1], max_tokens=3, temperature=0)
+
+    async def main() -> list[Piece]:
+        inside, port = Embedded("transformers", Rows(approach_bundle, config.root)), free_port()
+        app = server.create_app(inside, verify(approach_bundle))
+        serving = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+        served = asyncio.create_task(serving.serve())
+        engine = Remote("engine", Endpoint(url=f"http://127.0.0.1:{port}/v1", model=LINEAGE["model"]))
+        await engine.start()
+        await until(lambda: engine.ready, 60)
+        pieces = await asked(engine, request)
+        await engine.close()
+        serving.should_exit = True
+        await served
+        return pieces
+
+    pieces = asyncio.run(main())
+    assert [piece.facts for piece in pieces] == [(FACTS[1],), *[()] * (len(pieces) - 1)]
 
 
 def test_parity_goes_through_the_approach(

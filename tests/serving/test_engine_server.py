@@ -72,7 +72,9 @@ def test_it_answers_as_the_bundle_does_and_drains(
     again = [token for part in streamed for token in part.content or []]
     assert [token.token for token in again] == [token.token for token in whole.logprobs.content]
     likelihoods = [token.logprob for token in whole.logprobs.content]
-    assert [token.logprob for token in again] == pytest.approx(likelihoods)  # read in other parts: rounding may tell
+    assert [token.logprob for token in again] == pytest.approx(
+        likelihoods, abs=1e-4
+    )  # read in other parts: rounding may tell
     assert client.chat.completions.create(**question).choices[0].logprobs is None
     with pytest.raises(BadRequestError, match="top_logprobs needs logprobs"):
         client.chat.completions.create(**question, top_logprobs=2)

@@ -165,6 +165,22 @@ def test_a_large_body_is_refused_whether_or_not_it_says_so(url: str) -> None:
         assert raw.recv(100).startswith(b"HTTP/1.1 413")
 
 
+def test_a_prompt_that_fits_a_small_key_is_taken_and_counted(bundle: Path, root: Path) -> None:
+    question: dict[str, Any] = {"model": MODEL, "max_tokens": 8, "temperature": 0}
+    prompt = "The hotel is in the north of the town and has free parking. " * 12
+    with running(bundle, root, per_key={"tokens_per_minute": 300}) as url:
+        fits = client(url).chat.completions.with_raw_response.create(
+            messages=[{"role": "user", "content": prompt}], **question
+        )
+        usage = fits.parse().usage
+        assert usage is not None and usage.total_tokens < 300 < len(prompt)
+        left = call(url, "POST", "/v1/chat/completions", {"messages": HELLO, **question})[1]
+        assert int(left["x-ratelimit-remaining-tokens"]) > 300 - usage.total_tokens - 60
+        with pytest.raises(BadRequestError) as never:
+            client(url).chat.completions.create(messages=[{"role": "user", "content": prompt * 2}], **question)
+        assert never.value.code == "tokens_exceed_limit"
+
+
 @pytest.fixture(scope="module")
 def narrow(bundle: Path, root: Path) -> Iterator[str]:
     """A gateway where one request may wait, and none for long."""

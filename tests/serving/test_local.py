@@ -134,6 +134,27 @@ def test_an_engine_that_cannot_load_ends_the_server_with_one_sentence(bundle: Pa
     assert "Traceback" not in served.stderr
 
 
+def test_a_deployment_waits_as_long_as_its_engine_may_take(
+    config: Config, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forgeline.serving.targets.local.READY_SECONDS", 1)
+    engine = {"name": "transformers", "process": True, "supervision": {"start_timeout": 1.5}}
+    serve = Serve.model_validate({**config.serve.model_dump(), "engine": engine})
+    with pytest.raises(ServingError, match="was not ready in 3 s"):  # the base model is not there
+        deploy(tmp_path, bundle, serve, passes)
+    assert status(tmp_path) is None
+
+
+def test_a_deployment_that_only_its_templates_could_answer_is_not_ready(
+    config: Config, bundle: Path, tmp_path: Path
+) -> None:
+    ladder = {"rungs": ["engine", "template"], "templates": [{"text": "We are open from 9 to 5."}]}
+    serve = Serve.model_validate({**config.serve.model_dump(), "ladder": ladder})
+    with pytest.raises(ServingError, match=r"is given up: (?s:.*)cannot be loaded"):  # the base model is not there
+        deploy(tmp_path, bundle, serve, passes)
+    assert status(tmp_path) is None
+
+
 def test_a_damaged_bundle_is_not_served(copied: Path, root: Path) -> None:
     (copied / "tuned" / "extra.pkl").write_bytes(b"")
     served = serve(copied, root, free_port())

@@ -44,7 +44,7 @@ class Approached:
 
     def rewritten(self, prompt: Messages) -> Messages:
         """Return what the model reads."""
-        return self.prompter.rewrite(prompt, self._tokens)
+        return self.prompter.rewrite(prompt, self._tokens).messages
 
     def prompt_tokens(self, prompts: Sequence[Messages]) -> list[int]:
         """Return how many tokens the model reads for each prompt."""

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -42,6 +42,13 @@ class Approach(BaseModel):
         return bool(self.examples or self.facts)
 
 
+class Rewritten(NamedTuple):
+    """What the model reads, and the facts in it that were looked up."""
+
+    messages: Messages
+    facts: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Prompter:
     """An approach at work; the store is None where it looks nothing up."""
@@ -66,7 +73,7 @@ class Prompter:
         """Return the sha256 of approach and store."""
         return value_digest([self.approach.model_dump(mode="json"), self.store and file_digest(self.store.path)])
 
-    def rewrite(self, messages: Messages, tokens: Callable[[Messages], int]) -> Messages:
+    def rewrite(self, messages: Messages, tokens: Callable[[Messages], int]) -> Rewritten:
         """Return what the model reads in place of a caller's messages.
 
         The system turn is worded anew and the facts stand in it; the examples follow as turns, the one that fits
@@ -79,14 +86,14 @@ class Prompter:
         """
         asked = [place for place, message in enumerate(messages) if message["role"] == "user"]
         if not asked:
-            return messages
+            return Rewritten(messages)
         question, limit = messages[asked[-1]]["content"], self.approach.max_prompt_tokens
         examples, facts = self._looked_up(question)
         written = self._written(messages, asked[-1], examples, facts)
         while limit is not None and (examples or facts) and tokens(written) > limit:
             examples, facts = (examples[:-1], facts) if examples else ([], facts[:-1])
             written = self._written(messages, asked[-1], examples, facts)
-        return written
+        return Rewritten(written, tuple(facts))
 
     def _looked_up(self, question: str) -> tuple[list[Example], list[str]]:
         approach = self.approach

@@ -98,7 +98,7 @@ def _compare(
 def _last_logits(side: Side, prompt: list[dict[str, str]]) -> torch.Tensor:
     import torch
 
-    ids = torch.tensor([encode(side.model, prompt, side.prompter)], device=side.model.device)
+    ids = torch.tensor([encode(side.model, prompt, side.prompter).tokens], device=side.model.device)
     with torch.inference_mode():
         logits: torch.Tensor = side.model.model(input_ids=ids, logits_to_keep=1).logits
     return logits[0, -1].float().cpu()

@@ -156,8 +156,9 @@ def test_leaks_and_loose_values_are_told() -> None:
 
 def test_facts_beside_the_messages_ground_a_value() -> None:
     settings = Settings.model_validate({**QUIET, "ungrounded": {"action": "block"}})
-    on = Guards(settings, PROJECT, facts=lambda one: [f"price of {one.id}: 12 pounds"])
-    assert said(sent(on, exchange("price?"), "It is 12 pounds.")) == "It is 12 pounds."
+    on, one = Guards(settings, PROJECT), exchange("price?")
+    one.facts = ("price: 12 pounds",)
+    assert said(sent(on, one, "It is 12 pounds.")) == "It is 12 pounds."
 
 
 class Faulty:

@@ -65,6 +65,23 @@ def test_what_was_not_used_is_given_back_and_what_never_fits_is_told(store: Stor
     asyncio.run(scene())
 
 
+def test_what_was_used_beyond_the_estimate_is_owed(store: Store) -> None:
+    async def scene() -> None:
+        gate = limits(store, per_key={"tokens_per_minute": 1000})
+        async with gate.admitted(ANN, 10, 10) as admission:
+            await admission.settle(Usage(1490, 10))
+        with pytest.raises(ApiError, match="a minute; wait") as refused:
+            await ask(gate)
+        assert int((refused.value.headers or {})["Retry-After"]) in {31, 32}  # 500 are owed, and 20 are asked for
+        async with gate.admitted(BOB, 10, 10) as admission:
+            await admission.settle(Usage(10**9, 0))
+        with pytest.raises(ApiError) as refused:
+            await ask(gate, BOB)
+        assert int((refused.value.headers or {})["Retry-After"]) in {61, 62}  # never more than a minute's worth is owed
+
+    asyncio.run(scene())
+
+
 def test_a_key_may_have_limits_of_its_own(store: Store) -> None:
     set_limits(store, "bob", requests_per_minute=1)
 
@@ -94,7 +111,7 @@ def test_the_wait_is_honest_to_the_hundredth_of_a_second() -> None:
         assert not await taken()
         now = wait
         assert await taken()
-        now += 61
+        now += 121
         await buckets.take("bob", draws)
         assert {key for key, _ in buckets._levels} == {"bob"}  # what is full again is not kept
 
@@ -138,8 +155,10 @@ def test_the_wait_is_honest_in_redis(redis_server: Any) -> None:
         assert not taken and 0 < levels[0].wait <= 0.2
         await asyncio.sleep(levels[0].wait)
         assert (await buckets.take("ann", small))[0]
-        await buckets.take("ann", [Draw("tokens", 6000, -99999)])
+        await buckets.take("ann", [Draw("tokens", 6000, -99999, due=True)])
         assert (await buckets.take("ann", [Draw("tokens", 6000, 0)]))[1][0].holds == 6000
+        taken, levels = await buckets.take("ann", [Draw("tokens", 6000, 9000, due=True)])
+        assert taken and levels[0].holds == pytest.approx(-3000, abs=100)
         await buckets.close()
 
     asyncio.run(scene())

@@ -65,12 +65,16 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some text of the reply as it comes; the last piece says why it is the last."""
+    """Some text of the reply as it comes; the last piece says why it is the last.
+
+    `facts` are what the engine looked up and told the model beside the messages; the first piece has them.
+    """
 
     text: str
     usage: Usage
     finish_reason: Literal["stop", "length", "content_filter"] | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    facts: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

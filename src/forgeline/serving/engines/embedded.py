@@ -136,6 +136,7 @@ class Embedded:
         except Exception as fault:
             logger.debug("the engine did not load", exc_info=True)
             self.failure = fault if isinstance(fault, ForgelineError) else ForgelineError(repr(fault))
+            logger.error("the engine %s cannot be loaded: %s", self.name, self.failure)
             return
         self.ready = True
         while self._take_in():

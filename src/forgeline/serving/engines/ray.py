@@ -34,7 +34,7 @@ LOOK_EVERY = 0.1  # seconds
 
 
 class RayServe(Supervised):
-    """The engine of all replicas. `roll` replaces their bundle without a pause."""
+    """The engine of all replicas. `roll` replaces their bundle without a pause; `forgeline deploy` does not use it."""
 
     def __init__(self, name: str, settings: Ray, bundle: Path, manifest: Manifest, drain: float, folder: Path) -> None:
         self._order = folder / f"{name}-{secrets.token_hex(4)}.json"  # what the driver is to serve

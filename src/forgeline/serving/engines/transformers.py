@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from forgeline.models import LanguageModel, encode_prompt
-from forgeline.prompting import Messages, Prompter
+from forgeline.prompting import Messages, Prompter, Rewritten
 from forgeline.serving.bundle import Manifest, load, prompter, verify
 from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused, Usage
 from forgeline.serving.engines.choose import Chooser
@@ -22,11 +22,21 @@ if TYPE_CHECKING:
 ROWS = 8
 
 
+class Prompt(NamedTuple):
+    """What a model reads, in tokens, and the facts in it that were looked up."""
+
+    tokens: list[int]
+    facts: tuple[str, ...]
+
+
 class Reply:
     """One request on its way: its row in the batch, and what has been said so far."""
 
-    def __init__(self, language_model: LanguageModel, request: GenerationRequest, row: Row) -> None:
+    def __init__(
+        self, language_model: LanguageModel, request: GenerationRequest, row: Row, facts: tuple[str, ...]
+    ) -> None:
         self.row = row
+        self._facts = facts
         self._request = request
         self._tokenizer = language_model.tokenizer
         self._stop_ids = set(language_model.stop_ids)
@@ -36,6 +46,10 @@ class Reply:
 
     def say(self, scores: torch.Tensor) -> Piece:
         """Choose the next token by its scores, and return what it brings."""
+        facts, self._facts = self._facts, ()
+        return replace(self._said(scores), facts=facts)
+
+    def _said(self, scores: torch.Tensor) -> Piece:
         token = self._chooser.choose(scores)
         self.row.tokens.append(token)
         count = len(self.row.tokens) - self._prompt
@@ -111,8 +125,8 @@ class Rows:
         if served is None:
             raise RequestRefused(f"There is no model {job.request.model} here.")
         prompt = tokenised(served.model, job.request, served.prompter)
-        row = served.decoder.join(prompt, served.adapter)
-        self._replies[job] = served.decoder, Reply(served.model, job.request, row)
+        row = served.decoder.join(prompt.tokens, served.adapter)
+        self._replies[job] = served.decoder, Reply(served.model, job.request, row, prompt.facts)
 
     def drop(self, job: Job) -> None:
         """Forget a request."""
@@ -156,7 +170,7 @@ def answer(language_model: LanguageModel, request: GenerationRequest, prompter: 
     """
     prompt = tokenised(language_model, request, prompter)
     alone, end = decoder(language_model, rows=1)
-    reply = Reply(language_model, request, alone.join(prompt))
+    reply = Reply(language_model, request, alone.join(prompt.tokens), prompt.facts)
     pieces: list[Piece] = []
     while not (pieces and pieces[-1].finish_reason):
         pieces += [reply.say(scores) for _, scores in alone.step()]
@@ -164,7 +178,7 @@ def answer(language_model: LanguageModel, request: GenerationRequest, prompter: 
     return pieces
 
 
-def tokenised(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None) -> list[int]:
+def tokenised(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None) -> Prompt:
     """Return a request's prompt in tokens.
 
     Raises:
@@ -177,17 +191,18 @@ def tokenised(language_model: LanguageModel, request: GenerationRequest, prompte
     except TemplateError as fault:
         raise RequestRefused(f"The model's chat template refuses these messages: {fault}.") from fault
     context = language_model.model.config.max_position_embeddings
-    if len(prompt) + request.max_tokens > context:
+    if len(prompt.tokens) + request.max_tokens > context:
         raise RequestRefused(
-            f"The prompt has {len(prompt)} tokens and max_tokens is {request.max_tokens}, but the model holds "
+            f"The prompt has {len(prompt.tokens)} tokens and max_tokens is {request.max_tokens}, but the model holds "
             f"{context} in all: shorten the messages or ask for fewer tokens."
         )
     return prompt
 
 
-def encode(language_model: LanguageModel, messages: Messages, prompter: Prompter | None) -> list[int]:
-    """Return the tokens that a model reads for a caller's messages."""
+def encode(language_model: LanguageModel, messages: Messages, prompter: Prompter | None) -> Prompt:
+    """Return what a model reads for a caller's messages."""
     tokenizer = language_model.tokenizer
+    read = Rewritten(messages)
     if prompter is not None:
-        messages = prompter.rewrite(messages, lambda written: len(encode_prompt(tokenizer, written)))
-    return encode_prompt(tokenizer, messages)
+        read = prompter.rewrite(messages, lambda written: len(encode_prompt(tokenizer, written)))
+    return Prompt(encode_prompt(tokenizer, read.messages), read.facts)

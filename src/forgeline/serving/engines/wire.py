@@ -5,6 +5,7 @@ Source: https://platform.openai.com/docs/api-reference/chat-streaming.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import orjson
@@ -49,7 +50,8 @@ class Reply:
     """The events of one reply, turned into pieces as their bytes come.
 
     `usage` is the server's own where it gives one. Where it gives none, and until it does, the prompt has 0 tokens
-    and each piece counts as one: a lower bound, for a server may send several tokens in an event.
+    and each piece counts as one: a lower bound, for a server may send several tokens in an event. What a Forgeline
+    server looked up comes in its field `forgeline`; other servers say nothing of it.
     """
 
     def __init__(self) -> None:
@@ -58,6 +60,7 @@ class Reply:
         self._usage: Usage | None = None
         self._count = 0
         self._last: Piece | None = None
+        self._facts: tuple[str, ...] = ()  # that no piece has brought yet
 
     def read(self, data: bytes) -> list[Piece]:
         """Return the pieces that some bytes complete; none at all are the end of the connection.
@@ -84,28 +87,28 @@ class Reply:
             raise EngineFailed(f"The engine failed on this request: {told(event)}")
         if usage := chunk.get("usage"):
             self._usage = Usage(usage["prompt_tokens"], usage["completion_tokens"])
+        if ours := chunk.get("forgeline"):
+            self._facts = tuple(map(str, ours.get("facts") or ()))
         if not chunk["choices"]:
             return None
         choice = chunk["choices"][0]
         text, logprobs = choice["delta"].get("content") or "", _logprobs(choice)
         if text or logprobs:
             self._count += 1
-        piece = Piece(text, self._usage or Usage(0, self._count), _reason(choice), logprobs)
+        piece = Piece(text, self._usage or Usage(0, self._count), _reason(choice), logprobs, self._facts)
         if piece.finish_reason:
             self._last = piece  # the usage comes after it
             return None
-        return piece if text or logprobs else None
+        if not (text or logprobs):
+            return None
+        self._facts = ()
+        return piece
 
     def _end(self) -> Piece:
         self.ended = True
         if self._last is None:
             raise EngineFailed("The engine broke off in the middle of the reply.")
-        return Piece(
-            self._last.text,
-            self._usage or Usage(0, self._count),
-            self._last.finish_reason,
-            self._last.logprobs,
-        )
+        return replace(self._last, usage=self._usage or Usage(0, self._count))
 
 
 def _reason(choice: dict[str, Any]) -> Literal["stop", "length"] | None:

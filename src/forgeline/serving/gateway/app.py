@@ -17,7 +17,17 @@ from forgeline.config.schema import Serve
 from forgeline.errors import ServingError
 from forgeline.serving.bundle import Manifest
 from forgeline.serving.engines import Engine, GenerationRequest
-from forgeline.serving.gateway import batch, feedback, interactions, retention, review_routes, status, web, webhooks
+from forgeline.serving.gateway import (
+    batch,
+    feedback,
+    interactions,
+    outages,
+    retention,
+    review_routes,
+    status,
+    web,
+    webhooks,
+)
 from forgeline.serving.gateway.access.callers import Access
 from forgeline.serving.gateway.access.gate import Gate
 from forgeline.serving.gateway.cache import Cache
@@ -44,7 +54,7 @@ FORM_BYTES = 100_000  # around a file in a form
 def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, root: Path, page: web.Page) -> FastAPI:
     """Return the application; it opens the store and starts the engines, of which the first is the deployment's own.
 
-    `app.state` has that `engine`, the `traffic` in flight, `access` and `store`.
+    `app.state` has that `engine`, the `ladder`, the `traffic` in flight, `access` and `store`.
     """
     own = next(iter(engines))
     traffic = Traffic()
@@ -67,6 +77,7 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
         interactions=Interactions(store, serve.seen, manifest),
         reviews=reviews,
         telemetry=telemetry,
+        tell_blocked=partial(_tell_blocked, hooks),
     )
     batches = batch.Batches(serve.people.batch, store, chat.answer, hooks, registry)
 
@@ -85,14 +96,19 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
             for background in (hooks, batches):
                 await background.start()
                 opened.push_async_callback(background.close)
-            sweeping = asyncio.create_task(retention.keep_swept(store, serve.seen.keep_days))
-            opened.callback(sweeping.cancel)
+            looks = (
+                retention.keep_swept(store, serve.seen.keep_days),
+                outages.watch(engines, lambda event, name: hooks.send(event, {"engine": name})),
+            )
+            for look in looks:
+                opened.callback(asyncio.create_task(look).cancel)
             yield
 
     title = f"Forgeline: {manifest.lineage.model}"
     app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None, responses=REFUSALS)
     describe(app)
-    app.state.engine, app.state.traffic, app.state.access, app.state.store = engines[own], traffic, access, store
+    app.state.engine, app.state.ladder, app.state.traffic = engines[own], chat.ladder, traffic
+    app.state.access, app.state.store = access, store
     headers = {
         "x-forgeline-version": manifest.lineage.version,
         "x-forgeline-run": manifest.lineage.mlflow_run,
@@ -147,17 +163,18 @@ def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:
 
     @app.get("/readyz")
     async def ready(http: Request) -> dict[str, str]:
-        """Really generate a token, unless the engine has just given one to somebody."""
+        """Really generate a token, unless the engine has just given one to somebody, or other rungs must answer."""
         if chat.traffic.draining:
             raise ApiError(503, "The server is shutting down.", "draining")
-        if time.monotonic() - chat.engine.last_piece > PROBE_SECONDS:
+        degraded = chat.engine.failure is not None and chat.ladder.can_answer
+        if not degraded and time.monotonic() - chat.engine.last_piece > PROBE_SECONDS:
             try:
                 async with asyncio.timeout(PROBE_SECONDS), aclosing(chat.engine.generate(PROBE)) as reply:
                     await anext(reply)
             except (TimeoutError, ServingError) as fault:
                 raise ApiError(503, str(fault) or "The engine gives no token.", "not_ready") from fault
         served = {**chat.manifest.lineage.model_dump(), "bundle": chat.manifest.digest}
-        return {"status": "ready", **(served if caller_of(http).roles else {})}
+        return {"status": "degraded" if degraded else "ready", **(served if caller_of(http).roles else {})}
 
     @app.get("/metrics", response_class=Response, responses=told_as("text/plain"))
     async def exposition() -> Response:
@@ -179,3 +196,11 @@ def _tell_exhausted(hooks: webhooks.Webhooks, caller: Caller) -> None:
 
 def _tell_feedback(hooks: webhooks.Webhooks, entry: dict[str, Any]) -> None:
     hooks.send("feedback.received", entry, entry["tenant"])
+    if entry["thumb"] == "down":
+        hooks.send("interaction.flagged", {"interaction_id": entry["interaction_id"], "why": "thumb"}, entry["tenant"])
+
+
+def _tell_blocked(hooks: webhooks.Webhooks, exchange: Exchange) -> None:
+    guards = [verdict.guard for verdict in exchange.verdicts if verdict.action == "block"]
+    flagged = {"interaction_id": exchange.id, "why": "block", "guards": guards}
+    hooks.send("interaction.flagged", flagged, exchange.caller.tenant)

@@ -133,4 +133,5 @@ class Attempts:
 
 def _joined(pieces: list[Piece]) -> Piece:
     logprobs = tuple(logprob for piece in pieces for logprob in piece.logprobs)
-    return replace(pieces[-1], text="".join(piece.text for piece in pieces), logprobs=logprobs)
+    facts = tuple(fact for piece in pieces for fact in piece.facts)
+    return replace(pieces[-1], text="".join(piece.text for piece in pieces), logprobs=logprobs, facts=facts)

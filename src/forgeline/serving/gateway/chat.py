@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,12 +31,16 @@ from forgeline.serving.gateway.telemetry.telemetry import Telemetry
 from forgeline.serving.gateway.telemetry.traces import Trace
 from forgeline.serving.gateway.traffic import Traffic
 
+TOKEN_BYTES = 3  # likely: English has 3.5 to 5 to a token, digits and other scripts 1 to 2
 MESSAGE_TOKENS = 16  # that a chat template may put around a message
 
 
 @dataclass(frozen=True)
 class Chat:
-    """What a chat request goes through; `engines` by name, the deployment's own first."""
+    """What a chat request goes through; `engines` by name, the deployment's own first.
+
+    `tell_blocked` hears of every exchange that a guard blocked, once it is on record.
+    """
 
     manifest: Manifest
     sampling: Sampling
@@ -49,6 +53,7 @@ class Chat:
     interactions: Interactions
     reviews: Reviews
     telemetry: Telemetry
+    tell_blocked: Callable[[Exchange], None]
 
     @property
     def engine(self) -> Engine:
@@ -127,10 +132,12 @@ class Chat:
     async def _guarded(self, exchange: Exchange, trace: Trace, fresh: bool, background: bool) -> AsyncGenerator[Piece]:
         asked = exchange.request
         # A token is a byte or more, so no tokenizer need be asked; what is not used is given back.
-        prompt = sum(len(message["content"].encode()) + MESSAGE_TOKENS for message in asked.messages)
+        size = sum(len(message["content"].encode()) for message in asked.messages)
+        around = MESSAGE_TOKENS * len(asked.messages)
+        most, likely = size + around, size // TOKEN_BYTES + around
         async with AsyncExitStack() as held:
             with trace.span("limits"):
-                turn = self.limits.admitted(exchange.caller, prompt, asked.max_tokens, background)
+                turn = self.limits.admitted(exchange.caller, most, asked.max_tokens, background, likely)
                 admission = await held.enter_async_context(turn)
             exchange.headers = admission.headers
             try:
@@ -149,6 +156,7 @@ class Chat:
         with trace.span("answer") as span:
             async with aclosing(answer):
                 async for piece in answer:
+                    exchange.facts += piece.facts
                     self._count(exchange, piece.usage)
                     yield piece
             span.attributes["forgeline.rung"] = exchange.rung
@@ -192,6 +200,8 @@ class Chat:
         cost = self.limits.price(used) / UNIT if used else 0.0
         self.telemetry.answered(exchange, trace, error, cost)
         await self.interactions.record(exchange, status, error, cost)
+        if any(verdict.action == "block" for verdict in exchange.verdicts):
+            self.tell_blocked(exchange)
 
     def _worked(self, exchange: Exchange) -> bool:
         """Whether an engine did: what it wrote before costs nothing again."""
@@ -205,4 +215,4 @@ class Chat:
             if each.action != "pass"
         ]
         told = {"version": self.manifest.lineage.version, "rung": exchange.rung, "ticket": exchange.ticket}
-        return {**told, "verdicts": verdicts}
+        return {**told, "facts": list(exchange.facts), "verdicts": verdicts}

@@ -46,8 +46,8 @@ class Exchange:
 
     `request` is what the engine is asked; its messages are `masked` once the guards have passed them. `rung` names what
     answered: an engine, `cache`, `semantic`, `stale`, `template` or `queue`. `reply` is what was answered, as masked as
-    the request; it is `held` if the caller gets a ticket in its place. `headers` tell the caller's rates; `traceparent`
-    is the caller's own.
+    the request; it is `held` if the caller gets a ticket in its place. `facts` are what was looked up for it. `headers`
+    tell the caller's rates; `traceparent` is the caller's own.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Exchange:
     rung: str = ""
     verdicts: list[Verdict] = field(default_factory=list)
     reply: str = ""
+    facts: tuple[str, ...] = ()
     usage: Usage | None = None
     finish_reason: str | None = None
     first_token: float | None = None

@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -68,15 +67,13 @@ class Interactions:
         if self._seen.when_behind == "refuse" and self._store.behind_since is not None:
             raise _unavailable()
 
-    async def record(
-        self, exchange: Exchange, status: int, error: str | None = None, cost: float = 0.0, facts: Sequence[str] = ()
-    ) -> None:
+    async def record(self, exchange: Exchange, status: int, error: str | None = None, cost: float = 0.0) -> None:
         """Return once the interaction is kept: committed, or by the policy `answer` kept beside the database.
 
         Raises:
             ApiError: 503 `audit_unavailable` if it cannot be kept.
         """
-        row = self._row(exchange, status, error, cost, facts)
+        row = self._row(exchange, status, error, cost)
         try:
             if self._seen.when_behind == "refuse":
                 await self._store.write(INTERACTIONS.insert(), row)
@@ -85,9 +82,7 @@ class Interactions:
         except (StoreFailed, DBAPIError) as fault:
             raise _unavailable() from fault
 
-    def _row(
-        self, exchange: Exchange, status: int, error: str | None, cost: float, facts: Sequence[str]
-    ) -> dict[str, Any]:
+    def _row(self, exchange: Exchange, status: int, error: str | None, cost: float) -> dict[str, Any]:
         sampled = is_sampled(exchange.id, self._seen.sample)
         usage = exchange.usage
         return {
@@ -112,7 +107,7 @@ class Interactions:
             "ticket": exchange.ticket,
             "verdicts": json.dumps([vars(verdict) for verdict in exchange.verdicts]),
             "marks": "".join(f" {v.guard}:{v.action} " for v in exchange.verdicts if v.action != "pass"),
-            "facts": as_text(list(facts)) if sampled else None,
+            "facts": as_text(exchange.facts) if sampled else None,
             "sampled": sampled,
             "messages": as_text(exchange.request.messages) if sampled else None,
             "reply": plain(exchange.reply) if sampled else None,

@@ -62,12 +62,20 @@ class Ladder:
             "template": [self._template],
             "human": [self._human],
         }
+        self._asked = asked
         self._rungs = [climb for rung in settings.rungs for climb in climbs[rung]]
         self._settings = settings
         self._timeout = timeout
         self._cache = cache
         self._flights = Flights()
         self._open_ticket = open_ticket
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether some request could be answered: by an engine that is not given up, or by a rung without one."""
+        rungs = self._settings.rungs
+        engines = any(attempts.engine.failure is None for attempts in self._asked)
+        return engines or "template" in rungs or "human" in rungs or ("cached" in rungs and self._cache.holds_answers)
 
     async def answer(self, exchange: Exchange, cached: bool = True) -> AsyncGenerator[Piece]:
         """Yield the first answer there is, and name in `exchange.rung` who gave it; without `cached`, a fresh one.

@@ -209,18 +209,21 @@ class Completion:
             "logprobs": _logprobs([token for piece in pieces for token in piece.logprobs]),
             "finish_reason": pieces[-1].finish_reason,
         }
-        usage = _usage(pieces[-1].usage)
-        return {**self._identity, "object": "chat.completion", "choices": [choice], "usage": usage, **self._end()}
+        usage, facts = _usage(pieces[-1].usage), [fact for piece in pieces for fact in piece.facts]
+        beside = self._beside(facts, ended=True)
+        return {**self._identity, "object": "chat.completion", "choices": [choice], "usage": usage, **beside}
 
     def chunk(self, piece: Piece, delta: dict[str, str]) -> dict[str, Any]:
         """Return a `chat.completion.chunk` that brings a piece of the reply as `delta`."""
         logprobs, reason = _logprobs(piece.logprobs), piece.finish_reason
         choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        end = self._end() if reason else {}
-        return {**self._identity, "object": "chat.completion.chunk", "choices": [choice], **end}
+        beside = self._beside(piece.facts, ended=reason is not None)
+        return {**self._identity, "object": "chat.completion.chunk", "choices": [choice], **beside}
 
-    def _end(self) -> dict[str, Any]:
-        return {"forgeline": self._told()} if self._told else {}
+    def _beside(self, facts: Sequence[str], ended: bool) -> dict[str, Any]:
+        told = {"facts": list(facts)} if facts else {}
+        told |= self._told() if self._told and ended else {}
+        return {"forgeline": told} if told else {}
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
         """Return the chunk after the last one, for who asked for the usage."""

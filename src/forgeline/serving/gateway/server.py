@@ -79,6 +79,7 @@ class Server(uvicorn.Server):
             )
         )
         self._engine = app.state.engine
+        self._ladder = app.state.ladder
         self._traffic = app.state.traffic
         self._drain_timeout = serve.drain_timeout
         self._deadline = float("inf")
@@ -87,11 +88,15 @@ class Server(uvicorn.Server):
         """Serve until told to stop.
 
         Raises:
-            ForgelineError: if the engine could not be loaded.
+            ForgelineError: if the engine can never answer, and no other rung of the ladder can either.
         """
         self.run(sockets=[listener])
-        if self._engine.failure:
+        if self._is_lost:
             raise self._engine.failure
+
+    @property
+    def _is_lost(self) -> bool:
+        return self._engine.failure is not None and not self._ladder.can_answer
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; uvicorn's own handler would refuse new connections and raise the signal again."""
@@ -99,11 +104,11 @@ class Server(uvicorn.Server):
         self._traffic.draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Stop once drained, or when the engine could not be loaded."""
+        """Stop once drained, or when nothing can answer any more."""
         late = time.monotonic() > self._deadline
         if late and self._traffic.in_flight:
             logger.warning("drain_timeout is over: %d requests are cut off", self._traffic.in_flight)
             self._traffic.cut_off()
         drained = self._traffic.draining and not self._traffic.in_flight
-        self.should_exit = self.should_exit or drained or late or self._engine.failure is not None
+        self.should_exit = self.should_exit or drained or late or self._is_lost
         return await super().on_tick(counter)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import json
+import math
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forgeline.config.schema import Serve
+from forgeline.config.schema.serve.engine import Remote
 from forgeline.errors import ForgelineError, ServingError
 from forgeline.progress import progress_bar
 from forgeline.records import write_json
@@ -24,8 +27,9 @@ from forgeline.serving.bundle import Manifest, verify
 from forgeline.serving.gateway.access.tls import pinned
 from forgeline.serving.gateway.server import listen
 
-READY_SECONDS = 300  # loading may include a conversion of the base model
+READY_SECONDS = 60  # until the gateway answers, beside what its engine takes to be ready
 LOG_LINES = 15
+Health = Literal["ready", "degraded", "not ready", "gone"]
 
 
 class Deployment(BaseModel):
@@ -44,11 +48,15 @@ class Deployment(BaseModel):
 
 
 class Status(BaseModel):
-    """A deployment and how it is: `ready` has just proved that it can generate, `gone` no longer runs."""
+    """A deployment and how it is.
+
+    `ready` has just proved that it can generate, `degraded` has lost its engine and answers by the other rungs of its
+    ladder, `gone` no longer runs.
+    """
 
     model_config = ConfigDict(frozen=True)
     deployment: Deployment
-    health: Literal["ready", "not ready", "gone"]
+    health: Health
 
 
 class Stopped(BaseModel):
@@ -100,7 +108,7 @@ def status(root: Path) -> Status | None:
         raise ServingError(f"{path} is not a deployment's state: end the server by hand and delete the file.") from None
     if _process(deployment) is None:
         return Status(deployment=deployment, health="gone")
-    return Status(deployment=deployment, health="ready" if _is_ready(deployment) else "not ready")
+    return Status(deployment=deployment, health=_health(deployment))
 
 
 def stop(root: Path) -> Stopped | None:
@@ -149,21 +157,31 @@ def _start(
 
 
 def _await_ready(deployment: Deployment, process: subprocess.Popen[bytes], log: Path) -> None:
-    started, seconds = time.monotonic(), 0
-    with progress_bar(f"Starting version {deployment.version}", READY_SECONDS) as bar:
-        while seconds < READY_SECONDS:
+    started, seconds, most = time.monotonic(), 0, _patience(deployment.serve)
+    with progress_bar(f"Starting version {deployment.version}", most) as bar:
+        while seconds < most:
             if process.poll() is not None:
                 raise ServingError(f"The server of {deployment.bundle} ended before it was ready: {_tail(log)}")
-            if _is_ready(deployment):
+            health = _health(deployment)
+            if health == "degraded":
+                raise ServingError(f"The engine of {deployment.bundle} is given up: {_tail(log)}")
+            if health == "ready":
                 return
             time.sleep(0.25)
             waited = int(time.monotonic() - started)
             bar.advance(waited - seconds)
             seconds = waited
-    raise ServingError(f"The server of {deployment.bundle} was not ready in {READY_SECONDS} s: {_tail(log)}")
+    raise ServingError(f"The server of {deployment.bundle} was not ready in {most} s: {_tail(log)}")
 
 
-def _is_ready(deployment: Deployment) -> bool:
+def _patience(serve: Serve) -> int:
+    """Return the seconds until a gateway counts as not ready: those that its engine may take to start, and its own."""
+    if isinstance(serve.engine, Remote):  # nothing is loaded here
+        return READY_SECONDS
+    return READY_SECONDS + math.ceil(serve.engine.supervision.start_timeout)
+
+
+def _health(deployment: Deployment) -> Health:
     """Ask the server to generate a token; another bundle's server at the same address does not count."""
     address, tls = urlsplit(deployment.url), deployment.serve.access.tls
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=15)
@@ -172,9 +190,11 @@ def _is_ready(deployment: Deployment) -> bool:
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
-        return answer.status == 200 and answer.getheader("x-forgeline-bundle") == deployment.digest[:16]
+        if answer.status != 200 or answer.getheader("x-forgeline-bundle") != deployment.digest[:16]:
+            return "not ready"
+        return "degraded" if json.load(answer)["status"] == "degraded" else "ready"
     except (OSError, http.client.HTTPException):  # nobody listens, or something that is not ours
-        return False
+        return "not ready"
     finally:
         connection.close()
 

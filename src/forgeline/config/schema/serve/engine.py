@@ -25,8 +25,8 @@ class Timeouts(Section):
 class Supervision(Section):
     """When an engine's process is started again.
 
-    It may take `start_timeout` to be ready, and later show no sign of life for `hang_timeout`. One that ended more than
-    `restarts` times within `window` seconds is given up.
+    It may take `start_timeout` to be ready, for which `forgeline deploy` waits too, and later show no sign of life for
+    `hang_timeout`. One that ended more than `restarts` times within `window` seconds is given up.
     """
 
     start_timeout: Seconds = 600.0

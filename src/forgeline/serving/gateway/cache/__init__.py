@@ -20,7 +20,7 @@ from forgeline.serving.gateway.exchange import Exchange
 if TYPE_CHECKING:
     from forgeline.serving.gateway.cache.semantic import Semantic
 
-OVERHEAD = 1000  # bytes of an entry beside its text
+OVERHEAD = 1000  # bytes of an entry beside its texts
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Cache:
         reply = self._last.get(self._digest(exchange))
         return Hit("stale", reply) if reply else None
 
+    @property
+    def holds_answers(self) -> bool:
+        """Whether there is one that may stand in where no engine answers."""
+        return len(self._last) > 0
+
     async def keep(self, exchange: Exchange) -> None:
         """Keep a reply of the deployment's own engine that ended, and that the guards left as it was."""
         changed = any(verdict.side == "out" and verdict.action in ("mask", "block") for verdict in exchange.verdicts)
@@ -81,7 +86,7 @@ class Cache:
         if changed or not ended or exchange.rung != self._engine or exchange.usage is None:
             return
         reason = cast(Literal["stop", "length"], exchange.finish_reason)
-        reply = Piece(exchange.reply, exchange.usage, reason)
+        reply = Piece(exchange.reply, exchange.usage, reason, facts=exchange.facts)
         if _weight(reply) > self._exact.maxsize or exchange.request.logprobs is not None:
             return
         self._last[self._digest(exchange)] = reply
@@ -105,4 +110,4 @@ class Cache:
 
 
 def _weight(reply: Piece) -> int:
-    return OVERHEAD + len(reply.text.encode())
+    return OVERHEAD + sum(len(text.encode()) for text in (reply.text, *reply.facts))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from forgeline.config.schema.serve.ladder import Semantic as Settings
 from forgeline.serving.engines import Piece
 
-OVERHEAD = 3000  # bytes of an entry beside its text; half of it is the embedding
+OVERHEAD = 3000  # bytes of an entry beside its texts; half of it is the embedding
 VARIANTS = 8  # questions of one core whose answers are kept
 CONTRACTED = (
     (re.compile(r"\bcan(?:not|['’]t)\b"), "can not"),
@@ -58,7 +58,7 @@ class Semantic:
         self._threshold = settings.threshold
         self._embed = embed or _minilm()
         self._groups: TTLCache[tuple[bytes, tuple[str, ...]], tuple[Entry, ...]] = TTLCache(
-            size, seconds, getsizeof=lambda group: sum(OVERHEAD + len(entry.reply.text.encode()) for entry in group)
+            size, seconds, getsizeof=lambda group: sum(map(_weight, group))
         )
 
     async def find(self, asked: bytes, question: str) -> Piece | None:
@@ -87,6 +87,10 @@ def core(question: str) -> tuple[str, ...]:
         text = text[frame.end() :]
     text = CLOSINGS.sub("", text)
     return tuple(token for token in TOKEN.findall(text) if token not in ARTICLES)
+
+
+def _weight(entry: Entry) -> int:
+    return OVERHEAD + sum(len(text.encode()) for text in (entry.reply.text, *entry.reply.facts))
 
 
 def _minilm() -> Callable[[str], NDArray[np.float32]]:

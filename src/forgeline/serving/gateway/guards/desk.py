@@ -25,20 +25,18 @@ from forgeline.serving.gateway.guards.words import Lengths, Policies, Topics
 from forgeline.serving.gateway.protocol import ApiError
 
 logger = logging.getLogger("forgeline.guards")
-Facts = Callable[[Exchange], Sequence[str]]
 
 
 class Guards:
-    """The guards of one deployment; `facts` tells what a request's model is told beside the messages.
+    """The guards of one deployment.
 
     Raises:
         ServingError: for a pattern or a guard of one's own that cannot be used.
         SourceError: if the toxicity classifier cannot be had, and its guard fails closed.
     """
 
-    def __init__(self, settings: Settings, root: Path, facts: Facts | None = None) -> None:
+    def __init__(self, settings: Settings, root: Path) -> None:
         self._settings = settings
-        self._facts = facts or (lambda exchange: ())
         topic, policy = settings.topic, settings.policy
         self._personal = PersonalData(settings.pii.kinds, settings.pii.regions)
         self.incoming = [
@@ -104,7 +102,7 @@ class Guards:
         size = 0 if not self.outgoing else self._settings.window if exchange.stream else None
         record = Record(self.outgoing, "out")
         scrub = self._personal.scrubbed if self._settings.pii.action != "off" else str
-        reply = Reply(exchange, masks, record, self.outgoing, tuple(self._facts(exchange)), size, scrub)
+        reply = Reply(exchange, masks, record, self.outgoing, size, scrub)
         async with aclosing(pieces):
             try:
                 async for piece in pieces:

@@ -21,11 +21,10 @@ class Reply:
         masks: Masks,
         record: Record,
         posts: Sequence[Post],
-        facts: tuple[str, ...],
         size: int | None,
         scrub: Callable[[str], str],
     ) -> None:
-        self._exchange, self._record, self._posts, self._facts, self._scrub = exchange, record, posts, facts, scrub
+        self._exchange, self._record, self._posts, self._scrub = exchange, record, posts, scrub
         self._messages = tuple((turn["role"], turn["content"]) for turn in exchange.request.messages)
         self._windows, self._restorer = Windows(size), Restorer(masks)
         self._said: list[str] = []
@@ -55,7 +54,7 @@ class Reply:
         windows = self._windows
         for post in self._posts:
             text = windows.tail + windows.waiting
-            passage = Passage(text, "out", self._messages, "assistant", last, self._facts)
+            passage = Passage(text, "out", self._messages, "assistant", last, self._exchange.facts)
             found, cut = windows.within(await self._record.ask(post, passage), cut)
             if self._record.act(post, found):
                 cut = windows.remove(found, cut)

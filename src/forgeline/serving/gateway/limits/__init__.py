@@ -57,7 +57,6 @@ class _Metrics:
         Gauge("forgeline_waiting_requests", "Requests that wait for a turn.", registry=registry).set_function(depth)
         self.waited = Histogram("forgeline_wait_seconds", "Until a turn.", buckets=SECONDS, registry=registry)
         self.rejected = Counter("forgeline_rejected", "Requests not taken on.", ["reason"], registry=registry)
-        self.spent = Counter("forgeline_spent", "Price of what was used.", ["currency"], registry=registry)
 
 
 class Admission:
@@ -98,12 +97,13 @@ class Limits:
 
     @asynccontextmanager
     async def admitted(
-        self, caller: Caller, prompt_tokens: int, max_tokens: int, background: bool = False
+        self, caller: Caller, prompt_tokens: int, max_tokens: int, background: bool = False, likely: int | None = None
     ) -> AsyncIterator[Admission]:
         """Take a request on, once it is its turn, and hold that; what is in the background lets all others pass.
 
-        `prompt_tokens` should be no less than the engine will count. Leaving without having settled leaves the
-        most that could be used counted.
+        `prompt_tokens` should be no less than the engine will count: the budget must cover them. The rates count only
+        those that are `likely`, if it is given; what was used beyond is owed. Leaving without having settled leaves
+        what was reserved counted.
 
         Raises:
             ApiError: 429 or 503, with the seconds after which it may be admitted; 400, if it never will be.
@@ -115,7 +115,8 @@ class Limits:
                 if self.draining:
                     raise ApiError(503, "The server is shutting down.", "draining", retry_after=5)
                 allowance = await self._allowance(caller.id)
-                admission = await self._reserved(caller, allowance, asked)
+                drawn = max_tokens + (prompt_tokens if likely is None else likely)
+                admission = await self._reserved(caller, allowance, asked, drawn)
                 try:
                     await held.enter_async_context(self._turns.turn(caller.id, allowance.concurrency, background))
                 except BaseException:
@@ -143,25 +144,24 @@ class Limits:
         thousands = usage.prompt_tokens * prices.prompt + usage.completion_tokens * prices.completion
         return math.ceil(thousands / 1000 * UNIT)
 
-    async def _reserved(self, caller: Caller, allowance: _Allowance, asked: Usage) -> Admission:
+    async def _reserved(self, caller: Caller, allowance: _Allowance, asked: Usage, drawn: int) -> Admission:
         most, start = self.price(asked), period_start(allowance.period, time.time())
         budgeted = allowance.budget is not None and most > 0
 
         async def settle(used: Usage) -> None:
             price = self.price(used)
-            self._metrics.spent.labels(self._settings.prices.currency).inc(price / UNIT)
             if budgeted:
                 self._purse.give_back(caller.id, start, most - price)
-            await self._draw_less(caller, allowance, _total(asked) - _total(used))
+            await self._draw_less(caller, allowance, drawn - used.prompt_tokens - used.completion_tokens)
 
         admission = Admission(settle)
-        admission.headers = _headers(await self._drawn(caller, allowance, _total(asked)))
+        admission.headers = _headers(await self._drawn(caller, allowance, drawn))
         paid = False
         try:
             paid = not budgeted or await self._paid(caller, start, most)
         finally:
             if not paid:
-                await self._draw_less(caller, allowance, _total(asked))
+                await self._draw_less(caller, allowance, drawn)
         if not paid:
             self._refuse_spent(caller, allowance, start)
         return admission
@@ -187,10 +187,10 @@ class Limits:
         raise refusal
 
     async def _draw_less(self, caller: Caller, allowance: _Allowance, tokens: int) -> None:
-        """Give back the tokens that were not used; the request stays counted."""
+        """Give back the tokens that were not used, or take those that were beyond; the request stays counted."""
         if allowance.tokens_per_minute and tokens:
             with suppress(ApiError):  # no Redis
-                await self._buckets.take(caller.id, [Draw("tokens", allowance.tokens_per_minute, -tokens)])
+                await self._buckets.take(caller.id, [Draw("tokens", allowance.tokens_per_minute, -tokens, due=True)])
 
     async def _paid(self, caller: Caller, start: float, units: int) -> bool:
         try:
@@ -253,7 +253,3 @@ def _headers(levels: list[Level]) -> dict[str, str]:
         told[f"x-ratelimit-remaining-{level.draw.name}"] = str(max(0, math.floor(level.holds)))
         told[f"x-ratelimit-reset-{level.draw.name}"] = f"{level.reset:.3f}s"
     return told
-
-
-def _total(usage: Usage) -> int:
-    return usage.prompt_tokens + usage.completion_tokens

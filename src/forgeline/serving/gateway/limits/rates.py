@@ -1,6 +1,7 @@
 """Token buckets, refilled over a minute: in this process, or in a Redis that several gateways share.
 
-A bucket knows exactly when it will hold enough, takes any amount at once, and can be given back what was not used.
+A bucket knows exactly when it will hold enough, takes any amount at once, can be given back what was not used, and can
+owe what was used beyond what it held: up to a minute's refill.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from forgeline.serving.gateway.protocol import ApiError
@@ -25,11 +26,12 @@ PAUSE = 1.0  # seconds before a Redis that did not answer is asked again
 
 @dataclass(frozen=True)
 class Draw:
-    """What one request takes of one bucket; a negative amount is given back."""
+    """What one request takes of one bucket; a negative amount is given back, and what is `due` is taken or owed."""
 
     name: str
     capacity: int
     amount: int
+    due: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Buckets(Protocol):
 
 
 class LocalBuckets:
-    """Levels in this process; a bucket that nobody drew from for a minute is full, and forgotten."""
+    """Levels in this process; a bucket that nobody drew from for two minutes is full, and forgotten."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -69,13 +71,16 @@ class LocalBuckets:
         """Take all draws or none; return whether they were taken, and the levels then."""
         now = self._clock()
         held = [self._level(key, draw, now) for draw in draws]
-        taken = all(draw.amount <= level for draw, level in zip(draws, held, strict=True))
+        taken = all(draw.due or draw.amount <= level for draw, level in zip(draws, held, strict=True))
         if taken:
-            held = [min(draw.capacity, level - draw.amount) for draw, level in zip(draws, held, strict=True)]
+            held = [
+                max(-draw.capacity, min(draw.capacity, level - draw.amount))
+                for draw, level in zip(draws, held, strict=True)
+            ]
             for draw, level in zip(draws, held, strict=True):
                 self._levels[key, draw.name] = now, level
                 self._levels.move_to_end((key, draw.name))
-        while self._levels and next(iter(self._levels.values()))[0] < now - MINUTE:
+        while self._levels and next(iter(self._levels.values()))[0] < now - 2 * MINUTE:
             self._levels.popitem(last=False)
         return taken, [Level(draw, level) for draw, level in zip(draws, held, strict=True)]
 
@@ -90,17 +95,17 @@ SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local taken, held = 1, {}
-for i = 0, #ARGV / 3 - 1 do
-  local name, capacity, amount = ARGV[3 * i + 1], tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3])
+for i = 0, #ARGV / 4 - 1 do
+  local name, capacity, amount = ARGV[4 * i + 1], tonumber(ARGV[4 * i + 2]), tonumber(ARGV[4 * i + 3])
   local level = tonumber(redis.call('HGET', KEYS[1], name) or capacity)
   local at = tonumber(redis.call('HGET', KEYS[1], name .. ':at') or now)
   held[i + 1] = math.min(capacity, level + math.max(0, now - at) * capacity / 60)
-  if amount > held[i + 1] then taken = 0 end
+  if amount > held[i + 1] and ARGV[4 * i + 4] == '0' then taken = 0 end
 end
 if taken == 1 then
-  for i = 0, #ARGV / 3 - 1 do
-    held[i + 1] = math.min(tonumber(ARGV[3 * i + 2]), held[i + 1] - tonumber(ARGV[3 * i + 3]))
-    local name = ARGV[3 * i + 1]
+  for i = 0, #ARGV / 4 - 1 do
+    local name, capacity = ARGV[4 * i + 1], tonumber(ARGV[4 * i + 2])
+    held[i + 1] = math.max(-capacity, math.min(capacity, held[i + 1] - tonumber(ARGV[4 * i + 3])))
     redis.call('HSET', KEYS[1], name, string.format('%.6f', held[i + 1]), name .. ':at', string.format('%.6f', now))
   end
   redis.call('EXPIRE', KEYS[1], 120)
@@ -168,9 +173,9 @@ class SharedBuckets:
             asks, self._asks = self._asks, []
             trip = self._redis.pipeline(transaction=False)
             for ask in asks:
-                trip.eval(
-                    SCRIPT, 1, f"forgeline:rate:{ask.key}", *(part for draw in ask.draws for part in astuple(draw))
-                )
+                draws = [(draw.name, draw.capacity, draw.amount, int(draw.due)) for draw in ask.draws]
+                asked = [part for draw in draws for part in draw]
+                trip.eval(SCRIPT, 1, f"forgeline:rate:{ask.key}", *asked)
             try:
                 async with asyncio.timeout(PATIENCE):
                     answers = await trip.execute()

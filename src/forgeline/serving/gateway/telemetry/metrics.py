@@ -56,7 +56,7 @@ class Metrics:
         self.guard_seconds = Histogram(
             "forgeline_guard_seconds", "Of a guard's look.", ["guard"], buckets=GUARD_SECONDS, registry=registry
         )
-        self.cost = Counter("forgeline_cost", "Price of what was answered.", ["model"], registry=registry)
+        self.cost = Counter("forgeline_cost", "Price of what was used.", ["model"], registry=registry)
         Gauge("forgeline_queue_depth", "Requests that wait for the engine.", registry=registry).set_function(depth)
         Info("forgeline_deployment", "What is served.", registry=registry).info(
             {**manifest.lineage.model_dump(), "bundle": manifest.digest}

@@ -55,6 +55,7 @@ Event = Literal[
     "batch.finished",
     "budget.exhausted",
     "engine.down",
+    "engine.up",
 ]
 State = Literal["waiting", "delivered", "dead"]
 IDLE_SECONDS = 5.0  # how long deliveries of a gateway that died, or of a retry, may be overlooked
