@@ -87,11 +87,12 @@ class Verdict(Told):
 
 
 class Provenance(Told):
-    """What answered, the ticket if a person looks at it, and what the guards found."""
+    """What answered, the ticket if a person looks at it, what was looked up, and what the guards found."""
 
     version: str
     rung: str
     ticket: str | None
+    facts: list[str]
     verdicts: list[Verdict]
 
 
