@@ -15,7 +15,7 @@ GROUPED = re.compile(r"(?<=\d{3}) (?=\d{3})")
 LONG = 5  # digits from which on a number is a code that may be written in groups
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 SPELT = {word: float(number) for number, word in enumerate(WORDS)}
-DIGIT = re.compile(r"\d")
+DIGIT, BETWEEN = re.compile(r"\d"), re.compile(r"[\W_]+")
 
 
 def loose_values(reply: str, prompt: str) -> Iterator[str]:
@@ -37,7 +37,7 @@ def loose_spans(reply: str, prompt: str) -> Iterator[tuple[int, int]]:
     loose = [match.span() for match in TIME.finditer(joined) if _minutes(match) not in told.times]
     for match in VALUE.finditer(TIME.sub(lambda match: " " * len(match[0]), joined)):
         number = _number(match[0])
-        code = "".join(filter(str.isalnum, match[0])).lower()
+        code = BETWEEN.sub("", match[0]).lower()
         if not (number in told.numbers if number is not None else code in told.codes):
             loose.append(match.span())
     yield from ((places[start], places[end - 1] + 1) for start, end in sorted(loose))
@@ -55,7 +55,7 @@ class _Told:
 
     @cached_property
     def codes(self) -> str:
-        return " ".join("".join(filter(str.isalnum, line)).lower() for line in self._prompt.splitlines())
+        return " ".join(BETWEEN.sub("", line).lower() for line in self._prompt.splitlines())
 
     @cached_property
     def numbers(self) -> set[float]:

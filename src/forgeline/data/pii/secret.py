@@ -78,6 +78,8 @@ def secret() -> list[Recogniser]:
         yield from (match.span(1) for match in HEADER.finditer(text) if _is_random(match[1], 16))
 
     def assigned(text: str) -> Iterator[Span]:
+        if "=" not in text and ":" not in text:
+            return
         for match in ASSIGNED.finditer(text):
             group = 2 if match[2] else 3
             value = match[group].rstrip(".,;:")

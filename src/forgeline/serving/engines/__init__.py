@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -75,6 +75,14 @@ class Piece:
     finish_reason: Literal["stop", "length", "content_filter"] | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     facts: tuple[str, ...] = ()
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Piece]) -> Piece:
+        """Return the one piece that some in a row amount to."""
+        text = "".join(piece.text for piece in pieces)
+        logprobs = tuple(logprob for piece in pieces for logprob in piece.logprobs)
+        facts = tuple(fact for piece in pieces for fact in piece.facts)
+        return cls(text, pieces[-1].usage, pieces[-1].finish_reason, logprobs, facts)
 
 
 class Engine(Protocol):

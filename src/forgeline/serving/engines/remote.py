@@ -51,8 +51,8 @@ class Endpoint:
 class Remote:
     """The engine of an endpoint. Its health is looked at in the background: no request waits for that.
 
-    Text comes as the server sends it, and closing the reply closes the connection, by which every server knows that
-    nobody waits any more. For `usage` see `wire.Reply`.
+    Text comes as the server sends it, and what is there at once comes as one piece. Closing the reply closes the
+    connection, by which every server knows that nobody waits any more. For `usage` see `wire.Reply`.
     """
 
     def __init__(self, name: str, endpoint: Endpoint) -> None:
@@ -76,6 +76,7 @@ class Remote:
         key = self._endpoint.key
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._endpoint.timeouts.connect),
             headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}),
         )
@@ -103,15 +104,15 @@ class Remote:
             async with self._asked(request, deadline) as content:
                 while not reply.ended:
                     pieces = reply.read(await self._received(content, deadline, begun=not waiting))
-                    for piece in pieces:
-                        if waiting:
-                            self.depth -= 1
-                            waiting = False
-                        self.last_piece = self.last_sign = time.monotonic()
-                        self._silent = False
-                        yield piece
-                    if pieces:
-                        deadline = clock() + limits.between
+                    if not pieces:
+                        continue
+                    if waiting:
+                        self.depth -= 1
+                        waiting = False
+                    self.last_piece = self.last_sign = time.monotonic()
+                    self._silent = False
+                    yield Piece.joined(pieces)  # each takes a way of its own through the gateway
+                    deadline = clock() + limits.between
                 await self._read_to_its_end(content)
         finally:
             self.depth -= waiting

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
@@ -153,7 +154,7 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
         pieces = await whole(reply, http)
         if exchange.held:
             return JSONResponse(review_routes.waiting(str(exchange.ticket)), 202, _headers(exchange))
-        return JSONResponse(completion.whole(pieces), headers=_headers(exchange))
+        return Response(orjson.dumps(completion.whole(pieces)), 200, _headers(exchange), "application/json")
 
 
 def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:

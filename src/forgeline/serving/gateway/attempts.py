@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 from itertools import count
 
 from prometheus_client import Counter
@@ -60,7 +59,7 @@ class Attempts:
             try:
                 async with aclosing(self._try(request, begin_by, end_by)) as pieces:
                     if not stream:
-                        yield _joined([piece async for piece in pieces])
+                        yield Piece.joined([piece async for piece in pieces])
                         return
                     async for piece in pieces:
                         begun = True
@@ -129,9 +128,3 @@ class Attempts:
                 yield piece
                 over = piece.finish_reason is not None
                 until = min(asyncio.get_running_loop().time() + self._settings.patience, end_by)
-
-
-def _joined(pieces: list[Piece]) -> Piece:
-    logprobs = tuple(logprob for piece in pieces for logprob in piece.logprobs)
-    facts = tuple(fact for piece in pieces for fact in piece.facts)
-    return replace(pieces[-1], text="".join(piece.text for piece in pieces), logprobs=logprobs, facts=facts)

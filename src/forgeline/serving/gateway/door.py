@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from forgeline.serving.gateway.exchange import fresh
 from forgeline.serving.gateway.protocol import ApiError
 from forgeline.serving.gateway.telemetry.telemetry import Telemetry
 from forgeline.serving.gateway.traffic import Traffic
@@ -90,4 +90,4 @@ def _too_large(most: int) -> ApiError:
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
-    return given if re.fullmatch(r"[\w-]{1,64}", given, re.ASCII) else uuid.uuid4().hex
+    return given if re.fullmatch(r"[\w-]{1,64}", given, re.ASCII) else fresh()

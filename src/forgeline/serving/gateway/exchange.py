@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +12,8 @@ from forgeline.serving.engines import GenerationRequest, Usage
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+CHANCE = random.Random()  # of its own, so that nobody seeds it
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,8 @@ class Exchange:
     def age(self) -> float:
         """Return the seconds since the request came."""
         return time.perf_counter() - self.began
+
+
+def fresh(bits: int = 128) -> str:
+    """Return the hex digits of an id that nobody has; it is no secret, so the system's randomness is not asked for."""
+    return f"{CHANCE.getrandbits(bits) or 1:0{bits // 4}x}"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import uuid
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Query
 from sqlalchemy import Boolean, Column, Float, Integer, RowMapping, Select, String, Table, Text, select
 from sqlalchemy.exc import DBAPIError
 
 from forgeline.config.schema.serve.seen import Seen
 from forgeline.serving.bundle import Manifest
-from forgeline.serving.gateway.exchange import Exchange
+from forgeline.serving.gateway.exchange import Exchange, fresh
 from forgeline.serving.gateway.pages import After, Id, Limit, Name, Since, newest_first, page
 from forgeline.serving.gateway.protocol import ApiError
 from forgeline.serving.gateway.store import METADATA, Store, StoreFailed
@@ -86,7 +86,7 @@ class Interactions:
         sampled = is_sampled(exchange.id, self._seen.sample)
         usage = exchange.usage
         return {
-            "key": uuid.uuid4().hex,
+            "key": fresh(),
             "id": exchange.id,
             "at": time.time() - exchange.age(),
             "caller": exchange.caller.id,
@@ -105,7 +105,7 @@ class Interactions:
             "first_token": exchange.first_token,
             "seconds": exchange.age(),
             "ticket": exchange.ticket,
-            "verdicts": json.dumps([vars(verdict) for verdict in exchange.verdicts]),
+            "verdicts": as_text([vars(verdict) for verdict in exchange.verdicts]),
             "marks": "".join(f" {v.guard}:{v.action} " for v in exchange.verdicts if v.action != "pass"),
             "facts": as_text(exchange.facts) if sampled else None,
             "sampled": sampled,
@@ -184,7 +184,7 @@ def is_sampled(id_: str, share: float) -> bool:
 
 def as_text(value: Any) -> str:
     """Return a value as JSON in which its words can be searched."""
-    return json.dumps(value, ensure_ascii=False)
+    return orjson.dumps(value).decode()
 
 
 def plain(text: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Send
@@ -58,7 +58,7 @@ async def events(
 
 
 def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+    return f"data: {orjson.dumps(value).decode()}\n\n"
 
 
 async def whole(reply: AsyncGenerator[Piece], http: Request) -> list[Piece]:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -37,28 +38,35 @@ class Gram(NamedTuple):
     last: int
 
 
-class Classifier(NamedTuple):
-    """The weights, the log-odds of words with none, and how many words the longest with a weight has, by its first.
+@dataclass
+class Branch:
+    """What the classifier knows that begins with some words: whether these alone, and what may follow them."""
+
+    known: str | None = None
+    following: dict[str, Branch] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The weights of words, pairs and triples, and the log-odds of a text with none.
 
     The probability is that of an attack, were half of all texts attacks.
     """
 
     weights: dict[str, float]
     constant: float
-    longest: dict[str, int]
+    _root: Branch = field(default_factory=Branch, repr=False, compare=False)
 
-    @classmethod
-    def of(cls, weights: dict[str, float], constant: float) -> Classifier:
-        """Return the classifier with these weights of words, pairs and triples."""
-        longest: dict[str, int] = {}
-        for gram in weights:
-            first, *others = gram.split(" ")
-            longest[first] = max(longest.get(first, 0), 1 + len(others))
-        return cls(weights, constant, longest)
+    def __post_init__(self) -> None:
+        for gram in self.weights:
+            branch = self._root
+            for word in gram.split(" "):
+                branch = branch.following.setdefault(word, Branch())
+            branch.known = gram
 
     def worst(self, words: list[str]) -> tuple[float, int, int]:
         """Return the probability of the likeliest attack, and the first and last of its words."""
-        grams = list(self._known(words))
+        grams = list(self._grams(words))
         worst, span = self.constant, (0, max(0, len(words) - 1))
         begin = end = 0
         for start in range(0, max(1, len(words) - STEP), STEP):
@@ -72,19 +80,21 @@ class Classifier(NamedTuple):
                 worst, span = odds, (here[0].first, max(gram.last for gram in here))
         return 1 / (1 + math.exp(-worst)), *span
 
-    def _known(self, words: list[str]) -> Iterator[Gram]:
-        for place, word in enumerate(words):
-            for size in range(1, min(self.longest.get(word, 0), len(words) - place) + 1):
-                gram = " ".join(words[place : place + size])
-                if gram in self.weights:
-                    yield Gram(gram, place, place + size - 1)
+    def _grams(self, words: list[str]) -> Iterator[Gram]:
+        for first, word in enumerate(words):
+            last, branch = first, self._root.following.get(word)
+            while branch is not None:
+                if branch.known is not None:
+                    yield Gram(branch.known, first, last)
+                last += 1
+                branch = branch.following.get(words[last]) if last < len(words) else None
 
 
 @cache
 def classifier() -> Classifier:
     """Return the shipped classifier."""
     shipped = json.loads(WEIGHTS.read_text(encoding="utf-8"))
-    return Classifier.of(shipped["weights"], shipped["constant"])
+    return Classifier(shipped["weights"], shipped["constant"])
 
 
 class Injections:
@@ -99,10 +109,11 @@ class Injections:
         if passage.role == "system":
             return
         plain, places = folded(passage.text)
-        marks = [Finding("turn_mark", *unfolded(places, *match.span())) for match in PATTERNS.finditer(plain)]
-        yield from marks
-        if marks:
-            return
+        if any(beginning in plain for beginning in "<[#"):
+            marks = [Finding("turn_mark", *unfolded(places, *match.span())) for match in PATTERNS.finditer(plain)]
+            yield from marks
+            if marks:
+                return
         sure, first, last = self._classifier.worst([word.lower() for word in WORD.findall(plain)])
         words = list(WORD.finditer(plain)) if sure >= self._threshold else []
         if words:

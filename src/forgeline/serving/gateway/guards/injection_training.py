@@ -106,7 +106,7 @@ def learn(positive: Iterable[str], negative: Iterable[str]) -> Classifier:
     rows, places = numpy.array(sorted(pairs)).T
     weights, constant = fit(rows, places, labels)
     learned = {one: min(MOST, float(weight)) for one, weight in zip(columns, weights, strict=True) if weight > 0}
-    return Classifier.of(learned, constant)
+    return Classifier(learned, constant)
 
 
 def grams_of(words: list[str]) -> Iterator[str]:

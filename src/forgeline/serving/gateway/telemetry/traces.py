@@ -6,7 +6,6 @@ Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/ and https://www.w3.o
 from __future__ import annotations
 
 import json
-import random
 import re
 import time
 from collections.abc import Iterator
@@ -16,12 +15,11 @@ from typing import Any
 
 from forgeline.config.schema.serve.seen import Seen
 from forgeline.serving.bundle import Manifest
-from forgeline.serving.gateway.exchange import Caller, Exchange
+from forgeline.serving.gateway.exchange import Caller, Exchange, fresh
 from forgeline.serving.gateway.telemetry.otlp import Exporter
 
 TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 INTERNAL, SERVER = 1, 2
-CHANCE = random.Random()  # of its own, so that nobody seeds it
 ANONYMOUS = "anonymous"  # the caller without a key or token
 
 
@@ -35,7 +33,7 @@ class Span:
     kind: int = INTERNAL
     error: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: _fresh(64))
+    id: str = field(default_factory=lambda: fresh(64))
     parent: str = ""
 
 
@@ -43,7 +41,7 @@ class Trace:
     """The spans of one request on its way."""
 
     def __init__(self) -> None:
-        self.id = _fresh(128)
+        self.id = fresh(128)
         self.root = Span("chat", kind=SERVER)
         self.spans = [self.root]
 
@@ -142,7 +140,3 @@ class Traces:
 
 def _message(message: dict[str, str]) -> dict[str, Any]:
     return {"role": message["role"], "parts": [{"type": "text", "content": message["content"]}]}
-
-
-def _fresh(bits: int) -> str:
-    return f"{CHANCE.getrandbits(bits) or 1:0{bits // 4}x}"
