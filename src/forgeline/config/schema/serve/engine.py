@@ -67,6 +67,20 @@ class Remote(Section):
     timeouts: Timeouts = Timeouts()
 
 
+class Openvino(Section):
+    """The bundle's model in weights of 8 bits under OpenVINO: on processors, many requests at once.
+
+    `environment` is the exporter's, which `forgeline deploy` needs once for each bundle; the engine itself runs in the
+    main one, in this process or in one of its own. What `policy.admission` asks of it must have passed.
+    """
+
+    name: Literal["openvino"]
+    process: bool = False
+    environment: str = ".forgeline/engines/openvino-export"
+    timeouts: Timeouts = Timeouts()
+    supervision: Supervision = Supervision()
+
+
 class Vllm(Section):
     """`vllm serve` from an environment of its own; `memory` is the share of a GPU that it takes, or of this machine.
 
@@ -109,4 +123,4 @@ class Ray(Section):
         return self
 
 
-Engine = Annotated[Transformers | Remote | Vllm | Ray, Field(discriminator="name")]
+Engine = Annotated[Transformers | Remote | Openvino | Vllm | Ray, Field(discriminator="name")]
