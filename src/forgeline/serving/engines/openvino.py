@@ -116,7 +116,8 @@ class Continuous:
 
 def _settings(request: GenerationRequest, stop_ids: list[int]) -> Any:
     genai = _openvino_genai()
-    settings = genai.GenerationConfig(max_new_tokens=request.max_tokens, stop_token_ids=set(stop_ids))
+    stops = {"stop_token_ids": set(stop_ids), "eos_token_id": stop_ids[0]}
+    settings = genai.GenerationConfig(max_new_tokens=request.max_tokens, **stops)
     if request.temperature > 0:
         settings.do_sample = True
         settings.temperature = request.temperature
