@@ -214,7 +214,7 @@ def test_an_exporter_that_fails_leaves_nothing(copied: Path, root: Path, tmp_pat
 def test_only_what_the_gates_admit_may_serve(
     copied: Path, manifest: Manifest, judging: Config, exported: Path, tmp_path: Path
 ) -> None:
-    settings = Openvino(name="openvino", environment=str(environment(tmp_path, exported)))
+    settings = Openvino(name="openvino", process=False, environment=str(environment(tmp_path, exported)))
     with pytest.raises(ServingError, match=r"was not exported for OpenVINO.*forgeline deploy"):
         made(settings, copied, manifest)
     variant = variants.export(copied, manifest, judging.root, tmp_path / "exporter")

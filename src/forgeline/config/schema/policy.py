@@ -74,7 +74,7 @@ class Policy(Section):
 
     gates: Annotated[dict[str, Gate], Field(min_length=1)]
     admission: Annotated[dict[str, Gate], Field(min_length=1)] = {
-        "bleu_keeps_up_with_bundle": Gate(evidence="bleu", against="bundle", margin=1)
+        "bleu_keeps_up_with_bundle": Gate(evidence="bleu", against="bundle", margin=2)
     }
 
     @model_validator(mode="after")

@@ -71,11 +71,12 @@ class Openvino(Section):
     """The bundle's model in weights of 8 bits under OpenVINO: on processors, many requests at once.
 
     `environment` is the exporter's, which `forgeline deploy` needs once for each bundle; the engine itself runs in the
-    main one, in this process or in one of its own. What `policy.admission` asks of it must have passed.
+    main one. In the gateway's process it would stop everything else there at each token: OpenVINO's step keeps the
+    interpreter to itself. What `policy.admission` asks of it must have passed.
     """
 
     name: Literal["openvino"]
-    process: bool = False
+    process: bool = True
     environment: str = ".forgeline/engines/openvino-export"
     timeouts: Timeouts = Timeouts()
     supervision: Supervision = Supervision()
