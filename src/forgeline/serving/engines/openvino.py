@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ SEEDS = 2**63
 class Reply:
     """One request on its way: its prompt, what has been said so far, and the pipeline's handle once it has begun."""
 
-    def __init__(self, prompt: list[int], spoken: Spoken) -> None:
+    def __init__(self, request: GenerationRequest, prompt: list[int], spoken: Spoken) -> None:
+        self.request = request
         self.prompt = prompt
         self.spoken = spoken
         self.handle: Any = None
@@ -71,11 +73,12 @@ class Continuous:
             raise RequestRefused(f"There is no model {job.request.model} here.")
         prompt = tokenised(self._tokenizer, self._variant.context, job.request, self._prompter)
         spoken = Spoken(self._tokenizer, self._variant.stop_ids, job.request, len(prompt))
-        self._replies[job] = Reply(prompt, spoken)
+        reply = Reply(job.request, prompt, spoken)
         if job.request.seed is None:
-            self._begin(job)
+            self._begin(reply)
         else:
             self._seeded = job
+        self._replies[job] = reply
 
     def drop(self, job: Job) -> None:
         """Forget a request."""
@@ -93,7 +96,10 @@ class Continuous:
         """Move every request on: by a token, or by a part of its prompt."""
         alone = [*self._replies] == [self._seeded] and not self._pipeline.has_non_finished_requests()
         if self._seeded is not None and alone:
-            self._begin(self._seeded)
+            self._begin(self._replies[self._seeded])
+        time.sleep(
+            0
+        )  # the step keeps the interpreter to itself: whoever waits for it, such as a new request, goes first
         self._pipeline.step()
         for job, reply in list(self._replies.items()):
             for piece in _brought(reply):
@@ -104,13 +110,12 @@ class Continuous:
                 if ended:
                     break
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, reply: Reply) -> None:
         import numpy as np
         from openvino import Tensor
 
-        reply = self._replies[job]
         self._requests += 1
-        settings = _settings(job.request, self._variant.stop_ids)
+        settings = _settings(reply.request, self._variant.stop_ids)
         reply.handle = self._pipeline.add_request(self._requests, Tensor(np.array([reply.prompt])), settings)
 
 
