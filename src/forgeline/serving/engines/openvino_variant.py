@@ -194,7 +194,8 @@ def admitted(bundle: Path, manifest: Manifest) -> tuple[Path, Variant]:
 def _run(environment: Path, merged: Path, out: Path) -> None:
     """Export a model in the exporter's environment."""
     # Isolated: the modules beside the script have the names of packages that it needs.
-    command = [environment / "bin" / "python", "-I", Path(__file__).with_name("openvino_export.py"), merged, out]
+    script = str(Path(__file__).with_name("openvino_export.py"))
+    command = [str(environment / "bin" / "python"), "-I", script, str(merged), str(out)]
     offline = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
     if done.returncode:
