@@ -1,4 +1,4 @@
-"""Registered version → bundle → parity → local server and smoke test → ledger."""
+"""Registered version → bundle → parity → admission of the engine → local server and smoke test → ledger."""
 
 from __future__ import annotations
 
@@ -14,5 +14,6 @@ def deployment(version: int, config: Config) -> None:
     """Put a version in front of callers, or leave what is there as it is and say why."""
     bundle = steps.build_bundle(version=version, config=config)
     parity = steps.check_parity(version=version, bundle=bundle, config=config)
-    deployed = steps.deploy_local(bundle=bundle, parity=parity, config=config)
+    expected = steps.admit_engine(bundle=bundle, parity=parity, config=config)
+    deployed = steps.deploy_local(bundle=bundle, parity=parity, expected=expected, config=config)
     steps.record_deployment(deployment=deployed, config=config)

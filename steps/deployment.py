@@ -8,11 +8,15 @@ from typing import Annotated
 from zenml import step
 
 from forgeline.config.schema import Config
+from forgeline.config.schema.serve.engine import Openvino
 from forgeline.data.layout import SPLITS
+from forgeline.errors import ServingError
 from forgeline.evaluation.score import test_records
 from forgeline.records import read_records
 from forgeline.registry import loading, promotion, versions
 from forgeline.serving import bundle as bundles
+from forgeline.serving.admission import admit
+from forgeline.serving.engines.make import PRIMARY
 from forgeline.serving.gateway.access.local import local_key
 from forgeline.serving.gateway.web import page
 from forgeline.serving.parity import ParityReport, check
@@ -55,13 +59,39 @@ def check_parity(version: int, bundle: str, config: Config) -> Annotated[ParityR
 
 
 @step(enable_cache=False)
-def deploy_local(bundle: str, parity: ParityReport, config: Config) -> Annotated[local.Deployment, "deployment"]:
+def admit_engine(bundle: str, parity: ParityReport, config: Config) -> Annotated[list[str], "expected"]:
+    """Let an engine that computes otherwise serve only if its gates pass; return what it says to the prompts."""
+    prompts, expected = [comparison.prompt for comparison in parity.comparisons], parity.replies
+    for name, engine in {PRIMARY: config.serve.engine, **config.serve.others}.items():
+        if not isinstance(engine, Openvino):
+            continue
+        admission = admit(config, Path(bundle), engine, prompts)
+        for held in admission.verdicts:
+            print(f"{held.outcome:>7}  {held.gate}: {held.reason}")
+        action = "not_admitted" if admission.refusal else "admitted"
+        manifest = bundles.verify(Path(bundle))
+        facts = {"model": manifest.lineage.model, "version": manifest.lineage.version, "bundle": manifest.digest}
+        promotion.record_once(config, action, facts | admission.model_dump(mode="json", exclude={"replies"}))
+        if admission.refusal:
+            raise ServingError(
+                f"The engine openvino is not admitted: {admission.refusal}. What is deployed stays as it is; set "
+                "serve.engine.name to transformers, or say in policy.admission what is good enough."
+            )
+        if name == PRIMARY:
+            expected = admission.replies
+    return expected
+
+
+@step(enable_cache=False)
+def deploy_local(
+    bundle: str, parity: ParityReport, expected: list[str], config: Config
+) -> Annotated[local.Deployment, "deployment"]:
     """Serve the bundle on this machine; it stays up only if the smoke test over HTTP passes."""
     prompts = [comparison.prompt for comparison in parity.comparisons]
     key, tls = local_key(config), config.serve.access.tls
 
     def ask(deployment: local.Deployment) -> None:
-        smoke(deployment.url, deployment.model, prompts, parity.max_tokens, parity.replies, key, tls)
+        smoke(deployment.url, deployment.model, prompts, parity.max_tokens, expected, key, tls)
 
     deployment = local.deploy(Path.cwd(), Path(bundle), config.serve, ask)
     print(f"serving version {deployment.version} at {deployment.url}")

@@ -100,6 +100,21 @@ def test_a_search_space_takes_what_the_key_takes():
         ("serve", "others: {spare: {name: url}}", "serve.others.spare.url: required key is missing"),
         ("serve", "others: {engine: {name: transformers}}", "others: engine is the name of the one that answers"),
         ("serve", "others: {../x: {name: transformers}}", "string should match pattern"),
+        (
+            "policy",
+            "gates: {x: {evidence: bleu, against: bundle, min: 0}}",
+            "only an engine is compared with its bundle",
+        ),
+        (
+            "policy",
+            "gates: {x: {evidence: bleu, min: 1}}\nadmission: {y: {approval: owner}}",
+            "admission: y: bound a metric",
+        ),
+        (
+            "policy",
+            "gates: {x: {evidence: bleu, min: 1}}\nadmission: {y: {evidence: blue, min: 1}}",
+            "policy.admission.y.evidence: nothing measures blue",
+        ),
         ("policy", "gates: {x: {evidence: bleu}}", "policy.gates.x: value error, min, max or both must be given"),
     ],
 )

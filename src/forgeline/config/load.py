@@ -124,6 +124,9 @@ def _evidence_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[st
             named["policy", "gates", gate, "evidence"] = rule["evidence"]
         if rule.get("against") or rule.get("by"):
             compared.add(("policy", "gates", gate, "evidence"))
+    for gate, rule in (merged["policy"].get("admission") or {}).items():
+        named["policy", "admission", gate, "evidence"] = rule["evidence"]
+        compared.add(("policy", "admission", gate, "evidence"))
     for location, evidence in named.items():
         where = next(name for name, layer in reversed(layers) if _reaches(layer, location))
         if evidence not in legal:

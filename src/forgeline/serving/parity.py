@@ -13,7 +13,8 @@ from forgeline.models import LanguageModel
 from forgeline.prompting import Prompter
 from forgeline.serving.bundle import load, prompter
 from forgeline.serving.engines import GenerationRequest
-from forgeline.serving.engines.transformers import answer, encode
+from forgeline.serving.engines.prompt import encode
+from forgeline.serving.engines.transformers import answer
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +99,7 @@ def _compare(
 def _last_logits(side: Side, prompt: list[dict[str, str]]) -> torch.Tensor:
     import torch
 
-    ids = torch.tensor([encode(side.model, prompt, side.prompter).tokens], device=side.model.device)
+    ids = torch.tensor([encode(side.model.tokenizer, prompt, side.prompter).tokens], device=side.model.device)
     with torch.inference_mode():
         logits: torch.Tensor = side.model.model(input_ids=ids, logits_to_keep=1).logits
     return logits[0, -1].float().cpu()

@@ -35,7 +35,8 @@ def smoke(
 ) -> SmokeReport:
     """Check that a server lists its model, answers each prompt, and streams the very same answer.
 
-    With `expected`, such as a parity report's replies, the running engine must say them word by word. `key` is an
+    With `expected`, such as a parity report's replies, the running engine must say them word by word. Each prompt has a
+    seed, so that an engine whose replies depend on who else is there answers it alone. `key` is an
     API key, `tls` the server's own settings.
 
     Raises:
@@ -67,6 +68,7 @@ def smoke(
 
 def _ask(client: OpenAI, model: str, prompt: list[dict[str, str]], max_tokens: int) -> tuple[str, Any]:
     question: dict[str, Any] = {"model": model, "messages": prompt, "max_tokens": max_tokens, "temperature": 0}
+    question["seed"] = 0
     question["extra_headers"] = {"cache-control": "no-store"}  # the engine is asked each time
     whole = client.chat.completions.create(**question)
     usage = whole.usage

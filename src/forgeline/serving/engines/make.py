@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from forgeline.config.schema.serve import Serve
 from forgeline.config.schema.serve.engine import Engine as Settings
-from forgeline.config.schema.serve.engine import Ray, Remote, Transformers, Vllm
+from forgeline.config.schema.serve.engine import Openvino, Ray, Remote, Transformers, Vllm
 from forgeline.lineage import value_digest
 from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest
@@ -16,6 +16,7 @@ from forgeline.serving.engines import Engine
 from forgeline.sources.environment import expand
 
 if TYPE_CHECKING:
+    from forgeline.serving.engines.remote import Endpoint
     from forgeline.serving.engines.supervised import Program
 
 FOLDER = Path(".forgeline/engines")  # logs and settings of the engines that have a process of their own
@@ -41,13 +42,19 @@ def made(
         ForgelineError: if it cannot be made as its settings ask.
     """
     match settings:
-        case Transformers(process=True) | Vllm() | Ray():
+        case Transformers(process=True) | Openvino(process=True) | Vllm() | Ray():
             return _supervised(settings, bundle, manifest, name, drain)
         case Transformers():
             from forgeline.serving.engines.embedded import Embedded
             from forgeline.serving.engines.transformers import Rows
 
             return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest, settings.adapters))
+        case Openvino():
+            from forgeline.serving.engines.embedded import Embedded
+            from forgeline.serving.engines.openvino import Continuous
+            from forgeline.serving.engines.openvino_variant import admitted
+
+            return Embedded(settings.name, Continuous(*admitted(bundle, manifest), bundle))
         case Remote():
             from forgeline.serving.engines import remote
 
@@ -63,9 +70,11 @@ def made(
 
 
 def _supervised(
-    settings: Transformers | Vllm | Ray, bundle: Path, manifest: Manifest, name: str, drain: float
+    settings: Transformers | Openvino | Vllm | Ray, bundle: Path, manifest: Manifest, name: str, drain: float
 ) -> Engine:
     from forgeline.serving.engines import ray, supervised, vllm
+    from forgeline.serving.engines.openvino_variant import admitted
+    from forgeline.serving.engines.remote import Endpoint
 
     root, folder = Path.cwd(), Path.cwd() / FOLDER
     log = folder / f"{name}.log"
@@ -75,13 +84,19 @@ def _supervised(
         case Ray():
             return ray.RayServe(name, settings, bundle, manifest, drain, folder)
         case Transformers():
-            program = _own_server(settings, bundle, manifest, drain, log)
+            endpoint = Endpoint.own(manifest.lineage.model, settings, settings.timeouts)
+            program = _own_server(settings, endpoint, bundle, drain, log)
+        case Openvino():
+            admitted(bundle, manifest)  # what its process would be refused is told before it is started
+            endpoint = Endpoint(url="", model=manifest.lineage.model, timeouts=settings.timeouts)
+            program = _own_server(settings, endpoint, bundle, drain, log)
     return supervised.Supervised(name, program, settings.supervision, drain)
 
 
-def _own_server(settings: Transformers, bundle: Path, manifest: Manifest, drain: float, log: Path) -> Program:
+def _own_server(
+    settings: Transformers | Openvino, endpoint: Endpoint, bundle: Path, drain: float, log: Path
+) -> Program:
     """Return our own server of an engine in this environment."""
-    from forgeline.serving.engines.remote import Endpoint
     from forgeline.serving.engines.supervised import Program
 
     alone = Serve(engine=settings.model_copy(update={"process": False}), drain_timeout=drain).model_dump(mode="json")
@@ -91,6 +106,6 @@ def _own_server(settings: Transformers, bundle: Path, manifest: Manifest, drain:
     server = (sys.executable, "-m", "forgeline.serving.engines.server")
     return Program(
         command=lambda port: [*server, "--bundle", str(bundle), "--settings", str(path), "--port", str(port)],
-        endpoint=Endpoint.own(manifest.lineage.model, settings, settings.timeouts),
+        endpoint=endpoint,
         log=log,
     )

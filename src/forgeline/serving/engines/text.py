@@ -2,7 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
+
+from forgeline.serving.engines import GenerationRequest, Piece, TokenLogprob, Usage
+from forgeline.serving.engines.prompt import Prompt
+
+
+class Spoken:
+    """What has been said of one reply to a prompt; it knows when the reply has ended."""
+
+    def __init__(self, tokenizer: Any, stop_ids: Collection[int], request: GenerationRequest, prompt: Prompt) -> None:
+        self._stop_ids = set(stop_ids)
+        self._max_tokens = request.max_tokens
+        self._text = TextStream(tokenizer, request.stop)
+        self._prompt = prompt
+        self._count = 0
+
+    def add(self, token: int, logprobs: tuple[TokenLogprob, ...] = ()) -> Piece:
+        """Return what one more token brings; the first brings the facts too."""
+        facts = self._prompt.facts if self._count == 0 else ()
+        return replace(self._added(token, logprobs), facts=facts)
+
+    def _added(self, token: int, logprobs: tuple[TokenLogprob, ...]) -> Piece:
+        self._count += 1
+        usage = Usage(len(self._prompt.tokens), self._count)
+        if token in self._stop_ids:
+            return Piece(self._text.finish(), usage, "stop")
+        text = self._text.push(token)
+        if self._text.stopped:
+            return Piece(text, usage, "stop", logprobs)
+        if self._count < self._max_tokens:
+            return Piece(text, usage, None, logprobs)
+        text += self._text.finish()
+        return Piece(text, usage, "stop" if self._text.stopped else "length", logprobs)
 
 
 class TextStream:

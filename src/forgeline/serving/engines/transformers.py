@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from forgeline.models import LanguageModel, encode_prompt
-from forgeline.prompting import Messages, Prompter, Rewritten
+from forgeline.models import LanguageModel
+from forgeline.prompting import Prompter
 from forgeline.serving.bundle import Manifest, load, prompter, verify
-from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused, Usage
+from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused
 from forgeline.serving.engines.choose import Chooser
 from forgeline.serving.engines.decode import Decoder, Row, Together, decoder
 from forgeline.serving.engines.embedded import Job
-from forgeline.serving.engines.text import TextStream
+from forgeline.serving.engines.prompt import Prompt, encode, tokenised
+from forgeline.serving.engines.text import Spoken
 
 if TYPE_CHECKING:
     import torch
@@ -22,47 +23,20 @@ if TYPE_CHECKING:
 ROWS = 8
 
 
-class Prompt(NamedTuple):
-    """What a model reads, in tokens, and the facts in it that were looked up."""
-
-    tokens: list[int]
-    facts: tuple[str, ...]
-
-
 class Reply:
     """One request on its way: its row in the batch, and what has been said so far."""
 
-    def __init__(
-        self, language_model: LanguageModel, request: GenerationRequest, row: Row, facts: tuple[str, ...]
-    ) -> None:
+    def __init__(self, language_model: LanguageModel, request: GenerationRequest, row: Row, prompt: Prompt) -> None:
         self.row = row
-        self._facts = facts
-        self._request = request
         self._tokenizer = language_model.tokenizer
-        self._stop_ids = set(language_model.stop_ids)
         self._chooser = Chooser(request, language_model.device)
-        self._text = TextStream(language_model.tokenizer, request.stop)
-        self._prompt = len(row.tokens)
+        self._spoken = Spoken(language_model.tokenizer, language_model.stop_ids, request, prompt)
 
     def say(self, scores: torch.Tensor) -> Piece:
         """Choose the next token by its scores, and return what it brings."""
-        facts, self._facts = self._facts, ()
-        return replace(self._said(scores), facts=facts)
-
-    def _said(self, scores: torch.Tensor) -> Piece:
         token = self._chooser.choose(scores)
         self.row.tokens.append(token)
-        count = len(self.row.tokens) - self._prompt
-        usage = Usage(self._prompt, count)
-        if token in self._stop_ids:
-            return Piece(self._text.finish(), usage, "stop")
-        text, logprobs = self._text.push(token), self._chooser.logprobs(scores, token, self._tokenizer)
-        if self._text.stopped:
-            return Piece(text, usage, "stop", logprobs)
-        if count < self._request.max_tokens:
-            return Piece(text, usage, None, logprobs)
-        text += self._text.finish()
-        return Piece(text, usage, "stop" if self._text.stopped else "length", logprobs)
+        return self._spoken.add(token, self._chooser.logprobs(scores, token, self._tokenizer))
 
 
 @dataclass(frozen=True)
@@ -113,7 +87,7 @@ class Rows:
                 own = replace(base, tokenizer=adapter.tokenizer)
                 self._served[name] = Served(own, adapter.prompter, shared, adapter.number)
         for served in self._served.values():  # loads what looking up needs
-            encode(served.model, [{"role": "user", "content": "Hello"}], served.prompter)
+            encode(served.model.tokenizer, [{"role": "user", "content": "Hello"}], served.prompter)
 
     def room(self) -> bool:
         """Whether another request can be added now."""
@@ -124,9 +98,9 @@ class Rows:
         served = self._served.get(job.request.model)
         if served is None:
             raise RequestRefused(f"There is no model {job.request.model} here.")
-        prompt = tokenised(served.model, job.request, served.prompter)
+        prompt = _tokenised(served.model, job.request, served.prompter)
         row = served.decoder.join(prompt.tokens, served.adapter)
-        self._replies[job] = served.decoder, Reply(served.model, job.request, row, prompt.facts)
+        self._replies[job] = served.decoder, Reply(served.model, job.request, row, prompt)
 
     def drop(self, job: Job) -> None:
         """Forget a request."""
@@ -168,9 +142,9 @@ def answer(language_model: LanguageModel, request: GenerationRequest, prompter: 
     Raises:
         RequestRefused: if template or context length do not allow the request.
     """
-    prompt = tokenised(language_model, request, prompter)
+    prompt = _tokenised(language_model, request, prompter)
     alone, end = decoder(language_model, rows=1)
-    reply = Reply(language_model, request, alone.join(prompt.tokens), prompt.facts)
+    reply = Reply(language_model, request, alone.join(prompt.tokens), prompt)
     pieces: list[Piece] = []
     while not (pieces and pieces[-1].finish_reason):
         pieces += [reply.say(scores) for _, scores in alone.step()]
@@ -178,31 +152,6 @@ def answer(language_model: LanguageModel, request: GenerationRequest, prompter: 
     return pieces
 
 
-def tokenised(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None) -> Prompt:
-    """Return a request's prompt in tokens.
-
-    Raises:
-        RequestRefused: if template or context length do not allow it.
-    """
-    from jinja2 import TemplateError
-
-    try:
-        prompt = encode(language_model, request.messages, prompter)
-    except TemplateError as fault:
-        raise RequestRefused(f"The model's chat template refuses these messages: {fault}.") from fault
+def _tokenised(language_model: LanguageModel, request: GenerationRequest, prompter: Prompter | None) -> Prompt:
     context = language_model.model.config.max_position_embeddings
-    if len(prompt.tokens) + request.max_tokens > context:
-        raise RequestRefused(
-            f"The prompt has {len(prompt.tokens)} tokens and max_tokens is {request.max_tokens}, but the model holds "
-            f"{context} in all: shorten the messages or ask for fewer tokens."
-        )
-    return prompt
-
-
-def encode(language_model: LanguageModel, messages: Messages, prompter: Prompter | None) -> Prompt:
-    """Return what a model reads for a caller's messages."""
-    tokenizer = language_model.tokenizer
-    read = Rewritten(messages)
-    if prompter is not None:
-        read = prompter.rewrite(messages, lambda written: len(encode_prompt(tokenizer, written)))
-    return Prompt(encode_prompt(tokenizer, read.messages), read.facts)
+    return tokenised(language_model.tokenizer, context, request, prompter)

@@ -64,6 +64,21 @@ class Remote(Section):
     timeouts: Timeouts = Timeouts()
 
 
+class Openvino(Section):
+    """The bundle's model in weights of 8 bits under OpenVINO: on processors, many requests at once.
+
+    `environment` is the exporter's, which `forgeline deploy` needs once for each bundle; the engine itself runs in the
+    main one. In the gateway's process it would stop everything else there at each token: OpenVINO's step keeps the
+    interpreter to itself. What `policy.admission` asks of it must have passed.
+    """
+
+    name: Literal["openvino"]
+    process: bool = True
+    environment: str = ".forgeline/engines/openvino-export"
+    timeouts: Timeouts = Timeouts()
+    supervision: Supervision = Supervision()
+
+
 class Vllm(Section):
     """`vllm serve` from an environment of its own; `memory` is the share of a GPU that it takes, or of this machine.
 
@@ -106,4 +121,4 @@ class Ray(Section):
         return self
 
 
-Engine = Annotated[Transformers | Remote | Vllm | Ray, Field(discriminator="name")]
+Engine = Annotated[Transformers | Remote | Openvino | Vllm | Ray, Field(discriminator="name")]
