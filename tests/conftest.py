@@ -67,7 +67,7 @@ class Project:
 
     def key(self) -> str:
         """Return the key that the deployment made for this machine's owner."""
-        return (self.root / ".forgeline/keys/local").read_text()
+        return (self.root / ".forgeline/keys/local").read_text().strip()
 
 
 def free_port() -> int:

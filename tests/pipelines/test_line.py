@@ -27,7 +27,7 @@ def test_the_first_run_ends_with_an_evidenced_champion_that_answers(smoke_projec
     bleu = result["scores"]["bleu"]
     assert bleu["base"]["value"] < bleu["candidate"]["low"]
     assert bleu["difference"]["low"] > 0
-    client = OpenAI(base_url=result["endpoint"], api_key="none", max_retries=0)
+    client = OpenAI(base_url=result["endpoint"], api_key=smoke_project.key(), max_retries=0)
     reply = client.chat.completions.create(
         model="reply-writer", messages=[{"role": "user", "content": "act: general-bye"}]
     )
