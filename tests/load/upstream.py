@@ -22,10 +22,13 @@ HALF = 2  # chunks before a reply is cut, or falls silent
 
 
 def answer(question: str) -> str:
-    """Return what the server says: some words of the question; all, a hundred times, if it begins with `Long`."""
+    """Return what the server says: some words of the question; all, a hundred times, if it begins with `Long`.
+
+    A short one begins with a sentence, which the guards let out of a stream before the rest has come.
+    """
     if question.startswith("Long"):
         return " ".join([question] * 100)
-    return f"Answer to: {' '.join(question.split(' ')[:WORDS])}"
+    return f"Yes. Answer to: {' '.join(question.split(' ')[:WORDS])}"
 
 
 class Served(asyncio.Protocol):
