@@ -49,6 +49,7 @@ class Gateway:
         page = Page(title="Replies", objective="", human_review="", system="")
         self.server = Server(create_app(engines, MANIFEST, self.serve, folder, page), self.serve)
         self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.serve.port}", timeout=30)
+        self.engines = engines
         self.engine = engines["engine"]
         self.ended: ForgelineError | None = None
 
@@ -73,7 +74,7 @@ def served(gateway: Gateway) -> Iterator[threading.Thread]:
     thread = threading.Thread(target=gateway.run)
     thread.start()
     try:
-        wait_for(lambda: gateway.server.started and gateway.engine.ready)
+        wait_for(lambda: gateway.server.started and all(each.ready for each in gateway.engines.values()))
         yield thread
     finally:
         gateway.server.should_exit = True
