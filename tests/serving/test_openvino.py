@@ -248,16 +248,21 @@ def test_only_what_the_gates_admit_may_serve(
 
 
 def test_the_deployment_line_stops_at_a_refusal_and_writes_it_down(
-    copied: Path, judging: Config, exported: Path, tmp_path: Path
+    copied: Path, judging: Config, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from zenml.utils.source_utils import set_custom_source_root
+
     from forgeline.registry.promotion import ledger
     from forgeline.serving.parity import Comparison, ParityReport
-    from pipelines.deployment import steps
+
+    monkeypatch.syspath_prepend(PROJECT)
+    set_custom_source_root(str(PROJECT))  # as the package of pipelines does
+    from steps.deployment import admit_engine
 
     compared = [Comparison(prompt=prompt, reference="a", bundle="a", logit_difference=0) for prompt in PROMPTS]
     parity = ParityReport(tolerance=0, max_tokens=8, comparisons=compared)
     engine: dict[str, Any] = {"name": "openvino", "environment": str(environment(tmp_path, exported))}
-    assert steps.admit_engine.entrypoint(str(copied), parity, judging) == ["a", "a"]
+    assert admit_engine.entrypoint(str(copied), parity, judging) == ["a", "a"]
 
     def serving(rule: Gate) -> Config:
         serve = judging.serve.model_validate(judging.serve.model_dump() | {"engine": engine})
@@ -266,8 +271,8 @@ def test_the_deployment_line_stops_at_a_refusal_and_writes_it_down(
     (tmp_path / "data").symlink_to(judging.root / "data")
     (tmp_path / "base").symlink_to(judging.root / "base")
     with pytest.raises(ServingError, match=r"not admitted: stop_rate is 0\.00.*What is deployed stays"):
-        steps.admit_engine.entrypoint(str(copied), parity, serving(Gate(evidence="stop_rate", min=0.9)))
-    expected = steps.admit_engine.entrypoint(str(copied), parity, serving(Gate(evidence="stop_rate", max=0.9)))
+        admit_engine.entrypoint(str(copied), parity, serving(Gate(evidence="stop_rate", min=0.9)))
+    expected = admit_engine.entrypoint(str(copied), parity, serving(Gate(evidence="stop_rate", max=0.9)))
     assert len(expected) == 2 and expected != ["a", "a"]
     entries = ledger(serving(Gate(evidence="stop_rate", max=0.9))).entries()
     assert [entry.action for entry in entries] == ["not_admitted", "admitted"]
