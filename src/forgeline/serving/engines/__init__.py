@@ -76,6 +76,11 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...] = ()
     facts: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """How many bytes its texts have."""
+        return sum(len(text.encode()) for text in (self.text, *self.facts))
+
     @classmethod
     def joined(cls, pieces: Sequence[Piece]) -> Piece:
         """Return the one piece that some in a row amount to."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from importlib.metadata import distributions
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from forgeline.errors import ServingError
 from forgeline.lineage import file_digest, value_digest
 from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest, load
+from forgeline.serving.engines.environment import release
 
 RELEASE = "2.2.0"  # of optimum-intel; deploy/openvino holds the locked environment
 WEIGHTS = "int8_asym"
@@ -207,11 +207,10 @@ def _run(environment: Path, merged: Path, out: Path) -> None:
 
 def _check(environment: Path, manifest: Manifest) -> None:
     """Refuse what cannot be exported before the model is loaded."""
-    paths = [str(path) for path in environment.glob("lib/python*/site-packages")]
-    release = next((each.version for each in distributions(name="optimum-intel", path=paths)), None)
-    if release != RELEASE:
+    found = release(environment, "optimum-intel")
+    if found != RELEASE:
         raise ServingError(
-            f"{environment} holds {f'optimum-intel {release}' if release else 'no optimum-intel'}, not the release "
+            f"{environment} holds {f'optimum-intel {found}' if found else 'no optimum-intel'}, not the release "
             f"{RELEASE} that exports for OpenVINO: make it by `python -m venv {environment}` and "
             f"`{environment}/bin/pip install --no-deps -r {LOCK}`."
         )

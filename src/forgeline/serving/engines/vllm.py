@@ -12,6 +12,7 @@ from forgeline.config.schema.serve.engine import Vllm
 from forgeline.errors import ServingError
 from forgeline.models.adapter import ADAPTER
 from forgeline.serving.bundle import APPROACH, TUNED, Manifest, verified_base
+from forgeline.serving.engines.environment import release
 from forgeline.serving.engines.remote import Endpoint
 from forgeline.serving.engines.supervised import Program
 
@@ -82,10 +83,10 @@ def _rank(tuned: Path) -> int:
 
 def _check(environment: Path, bundle: Path, manifest: Manifest) -> None:
     """Refuse what would fail at the first request, or answer otherwise than the bundle that was approved."""
-    release = _release(environment)
-    if release != RELEASE:
+    found = release(environment, *PACKAGES)
+    if found != RELEASE:
         raise ServingError(
-            f"{environment} holds {f'vLLM {release}' if release else 'no vLLM'}, not the release {RELEASE} that this "
+            f"{environment} holds {f'vLLM {found}' if found else 'no vLLM'}, not the release {RELEASE} that this "
             "Forgeline was tried with: make the environment as docs/engines.md says."
         )
     instead = "set serve.engine.name to transformers."
@@ -93,12 +94,3 @@ def _check(environment: Path, bundle: Path, manifest: Manifest) -> None:
         raise ServingError(f"vLLM does not compute a {manifest.method} adapter as it was trained: {instead}")
     if (bundle / APPROACH).is_dir():
         raise ServingError(f"The bundle rewrites every request by an approach, which vLLM does not: {instead}")
-
-
-def _release(environment: Path) -> str | None:
-    """Return the release that is installed in an environment, without starting its Python: that takes seconds."""
-    from importlib.metadata import distributions
-
-    paths = [str(path) for path in environment.glob("lib/python*/site-packages")]
-    found = {found.name.lower(): found.version for found in distributions(path=paths)}
-    return next((found[package] for package in PACKAGES if package in found), None)

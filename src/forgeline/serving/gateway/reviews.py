@@ -125,7 +125,7 @@ class Reviews:
             "risk": _risk(exchange) if exchange.reply else NO_REPLY,
             "wait": self.waits(why),
             "decided": False,
-            "verdicts": json.dumps([vars(verdict) for verdict in exchange.verdicts]),
+            "verdicts": as_text([vars(verdict) for verdict in exchange.verdicts]),
             "messages": as_text(exchange.request.messages),
             "reply": plain(exchange.reply),
         }

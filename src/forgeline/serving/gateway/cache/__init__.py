@@ -110,4 +110,4 @@ class Cache:
 
 
 def _weight(reply: Piece) -> int:
-    return OVERHEAD + sum(len(text.encode()) for text in (reply.text, *reply.facts))
+    return OVERHEAD + reply.size

@@ -58,7 +58,7 @@ class Semantic:
         self._threshold = settings.threshold
         self._embed = embed or _minilm()
         self._groups: TTLCache[tuple[bytes, tuple[str, ...]], tuple[Entry, ...]] = TTLCache(
-            size, seconds, getsizeof=lambda group: sum(map(_weight, group))
+            size, seconds, getsizeof=lambda group: sum(OVERHEAD + entry.reply.size for entry in group)
         )
 
     async def find(self, asked: bytes, question: str) -> Piece | None:
@@ -87,10 +87,6 @@ def core(question: str) -> tuple[str, ...]:
         text = text[frame.end() :]
     text = CLOSINGS.sub("", text)
     return tuple(token for token in TOKEN.findall(text) if token not in ARTICLES)
-
-
-def _weight(entry: Entry) -> int:
-    return OVERHEAD + sum(len(text.encode()) for text in (entry.reply.text, *entry.reply.facts))
 
 
 def _minilm() -> Callable[[str], NDArray[np.float32]]:
