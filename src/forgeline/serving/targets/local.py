@@ -8,11 +8,12 @@ import math
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import psutil
@@ -26,9 +27,11 @@ from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest, verify
 from forgeline.serving.gateway.access.tls import pinned
 from forgeline.serving.gateway.server import listen
+from forgeline.serving.targets import Check, Job, Plan, Running
 
 READY_SECONDS = 60  # until the gateway answers, beside what its engine takes to be ready
 LOG_LINES = 15
+SETTINGS = "local.serve.json"
 Health = Literal["ready", "degraded", "not ready", "gone"]
 
 
@@ -65,6 +68,56 @@ class Stopped(BaseModel):
     model_config = ConfigDict(frozen=True)
     deployment: Deployment
     killed: bool
+
+
+class Local:
+    """The target `local`."""
+
+    tried = "run for real"
+
+    def plan(self, job: Job) -> Plan:
+        """Return the settings that the server would be started with."""
+        serve = job.config.serve
+        settings = json.dumps(serve.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        return Plan(
+            files={SETTINGS: settings},
+            checks=(
+                Check(str(job.bundle), "the digests of its manifest"),
+                Check(SETTINGS, "configs/serve.yaml's schema"),
+            ),
+            acts=(" ".join(_command(job.bundle, Path(SETTINGS))), "the smoke test"),
+        )
+
+    def deploy(self, job: Job, plan: Plan) -> dict[str, Any]:
+        """Serve the bundle; an older one goes on if this one does not pass its smoke test."""
+        config = job.config
+        deployment = deploy(config.root, job.bundle, config.serve, lambda made: job.smoke(made.url))
+        return deployment.model_dump(mode="json")
+
+    def status(self, root: Path) -> Running | None:
+        """Return how the server is."""
+        found = status(root)
+        if found is None:
+            return None
+        deployed = found.deployment
+        facts = {
+            "bundle": str(deployed.bundle),
+            "digest": deployed.digest,
+            "process": str(deployed.pid),
+            "since": deployed.started_at,
+        }
+        return Running(health=found.health, version=deployed.version, url=deployed.url, facts=facts)
+
+    def logs(self, root: Path, lines: int) -> Iterator[str]:
+        """Yield the last lines that the server wrote."""
+        log = _folder(root) / "local.log"
+        if log.is_file():
+            yield from deque(log.open(encoding="utf-8", errors="replace"), maxlen=lines)
+
+    def destroy(self, root: Path) -> dict[str, Any] | None:
+        """End the server once what is in flight has finished."""
+        stopped = stop(root)
+        return {"killed": stopped.killed} if stopped else None
 
 
 def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment], None]) -> Deployment:
@@ -127,12 +180,16 @@ def _start(
 ) -> Deployment:
     listen(serve.host, serve.port).close()  # a taken port is told before anything is started
     log = _folder(root) / "local.log"
-    settings = _folder(root) / "local.serve.json"
+    settings = _folder(root) / SETTINGS
     write_json(settings, serve.model_dump(mode="json"))
-    command = [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle), "--settings", str(settings)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=root, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            _command(bundle, settings),
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     deployment = Deployment(
         pid=process.pid,
@@ -154,6 +211,10 @@ def _start(
         (_folder(root) / "local.json").unlink()
         raise
     return deployment
+
+
+def _command(bundle: Path, settings: Path) -> list[str]:
+    return [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle), "--settings", str(settings)]
 
 
 def _await_ready(deployment: Deployment, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -14,6 +14,7 @@ from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
 from forgeline.config.schema.serve.people import People
 from forgeline.config.schema.serve.seen import Seen
+from forgeline.config.schema.serve.targets import Targets
 
 __all__ = [
     "Access",
@@ -27,6 +28,7 @@ __all__ = [
     "Sampling",
     "Seen",
     "Serve",
+    "Targets",
 ]
 
 
@@ -65,6 +67,7 @@ class Serve(Section):
     seen: Seen = Seen()
     people: People = People()
     drain_timeout: Seconds = 30.0
+    targets: Targets = Targets()
     parity: Parity = Parity()
 
     @model_validator(mode="after")
