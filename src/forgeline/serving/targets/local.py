@@ -120,7 +120,7 @@ class Local:
         return {"killed": stopped.killed} if stopped else None
 
 
-def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment], None]) -> Deployment:
+def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment], object]) -> Deployment:
     """Serve a bundle; return the deployment once it is ready and `check`, the smoke test, has passed.
 
     A bundle that is already being served stays as it is. Another one is stopped first, and started
@@ -176,7 +176,7 @@ def stop(root: Path) -> Stopped | None:
 
 
 def _start(
-    root: Path, bundle: Path, manifest: Manifest, serve: Serve, check: Callable[[Deployment], None]
+    root: Path, bundle: Path, manifest: Manifest, serve: Serve, check: Callable[[Deployment], object]
 ) -> Deployment:
     listen(serve.host, serve.port).close()  # a taken port is told before anything is started
     log = _folder(root) / "local.log"
