@@ -31,6 +31,7 @@ from forgeline.serving.gateway import (
 )
 from forgeline.serving.gateway.access.callers import Access
 from forgeline.serving.gateway.access.gate import Gate
+from forgeline.serving.gateway.access.platform import Platform
 from forgeline.serving.gateway.cache import Cache
 from forgeline.serving.gateway.chat import Chat
 from forgeline.serving.gateway.door import Door
@@ -117,6 +118,8 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
     }
     app.add_middleware(Gate, access=access)
     app.add_middleware(Door, traffic=traffic, telemetry=telemetry, headers=headers, bodies=_bodies(serve))
+    if serve.access.platform:
+        app.add_middleware(Platform)
     answer_errors(app)
     _add_chat(app, chat)
     _add_probes(app, chat, telemetry.metrics.text)

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+
 from forgeline.config.schema.section import Section
+from forgeline.config.schema.serve.targets.clouds import (
+    Azureml,
+    Cloudrun,
+    Image,
+    AwsLambda,
+    Sagemaker,
+    Skypilot,
+    Vertex,
+)
 
 
 class Targets(Section):
     """What each target needs to know beside the rest of serve.yaml."""
+
+    image: Image | None = None
+    sagemaker: Sagemaker | None = None
+    aws_lambda: AwsLambda | None = None
+    vertex: Vertex | None = None
+    cloudrun: Cloudrun | None = None
+    azureml: Azureml | None = None
+    skypilot: Skypilot | None = None
