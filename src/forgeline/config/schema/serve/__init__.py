@@ -13,6 +13,7 @@ from forgeline.config.schema.serve.guards import Guards
 from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
 from forgeline.config.schema.serve.people import People
+from forgeline.config.schema.serve.scaling import Scaling
 from forgeline.config.schema.serve.seen import Seen
 from forgeline.config.schema.serve.targets import Targets
 
@@ -26,6 +27,7 @@ __all__ = [
     "Parity",
     "People",
     "Sampling",
+    "Scaling",
     "Seen",
     "Serve",
     "Targets",
@@ -60,6 +62,7 @@ class Serve(Section):
     guards: Guards = Guards()
     engine: Engine = Transformers()
     others: dict[Name, Engine] = {}
+    scaling: Scaling = Scaling()
     access: Access = Access()
     limits: Limits = Limits()
     ladder: Ladder = Ladder()
