@@ -14,6 +14,7 @@ from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
 from forgeline.config.schema.serve.people import People
 from forgeline.config.schema.serve.seen import Seen
+from forgeline.config.schema.serve.signing import Signing
 
 __all__ = [
     "Access",
@@ -27,6 +28,7 @@ __all__ = [
     "Sampling",
     "Seen",
     "Serve",
+    "Signing",
 ]
 
 
@@ -64,6 +66,7 @@ class Serve(Section):
     cache: Cache = Cache()
     seen: Seen = Seen()
     people: People = People()
+    signing: Signing = Signing()
     drain_timeout: Seconds = 30.0
     parity: Parity = Parity()
 
