@@ -15,6 +15,7 @@ from forgeline.config.schema.serve.limits import Limits
 from forgeline.config.schema.serve.people import People
 from forgeline.config.schema.serve.scaling import Scaling
 from forgeline.config.schema.serve.seen import Seen
+from forgeline.config.schema.serve.signing import Signing
 from forgeline.config.schema.serve.targets import Targets
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Scaling",
     "Seen",
     "Serve",
+    "Signing",
     "Targets",
 ]
 
@@ -69,6 +71,7 @@ class Serve(Section):
     cache: Cache = Cache()
     seen: Seen = Seen()
     people: People = People()
+    signing: Signing = Signing()
     drain_timeout: Seconds = 30.0
     targets: Targets = Targets()
     parity: Parity = Parity()
