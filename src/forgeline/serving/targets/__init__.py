@@ -21,6 +21,12 @@ from forgeline.serving.bundle import Manifest
 FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, by target
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
+    "sagemaker": "forgeline.serving.targets.clouds.sagemaker:Sagemaker",
+    "lambda": "forgeline.serving.targets.clouds.aws_lambda:AwsLambda",
+    "vertex": "forgeline.serving.targets.clouds.vertex:Vertex",
+    "cloudrun": "forgeline.serving.targets.clouds.cloudrun:Cloudrun",
+    "azureml": "forgeline.serving.targets.clouds.azureml:Azureml",
+    "skypilot": "forgeline.serving.targets.clouds.skypilot:Skypilot",
 }
 
 

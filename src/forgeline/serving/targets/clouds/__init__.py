@@ -157,6 +157,25 @@ def wait(what: str, look: Callable[[], Seen | None], every: float, seconds: floa
     return seen
 
 
+def answering(url: str, every: float, seconds: float = 900) -> str:
+    """Return a new address once its gateway is ready: names take a while to be known, and models to be loaded.
+
+    Raises:
+        ServingError: if it is not in time.
+    """
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    def look() -> str | None:
+        try:
+            with urlopen(f"{url}/readyz", timeout=60):  # noqa: S310: the vendor told us the address
+                return url
+        except (URLError, OSError):
+            return None
+
+    return wait(f"{url} is awaited", look, every, seconds)
+
+
 def rendered(body: Any) -> str:
     """Return a body as it is printed and kept."""
     return json.dumps(body, indent=2, ensure_ascii=False) + "\n"

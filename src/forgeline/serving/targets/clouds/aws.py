@@ -94,10 +94,8 @@ def offered(region: str, instance_type: str) -> None:
         ServingError: if it has not.
     """
     name = instance_type.removeprefix("ml.")
-    found = client("ec2", region).describe_instance_type_offerings(
-        LocationType="region", Filters=[{"Name": "instance-type", "Values": [f"{name.split('.')[0]}.*"]}]
-    )["InstanceTypeOfferings"]
-    there = {each["InstanceType"] for each in found}
+    pages = client("ec2", region).get_paginator("describe_instance_type_offerings").paginate(LocationType="region")
+    there = {each["InstanceType"] for page in pages for each in page["InstanceTypeOfferings"]}
     if name not in there:
         near = ", ".join(f"ml.{each}" for each in difflib.get_close_matches(name, sorted(there), n=3))
         raise ServingError(
