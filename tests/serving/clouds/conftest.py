@@ -46,7 +46,7 @@ def make(shipped: Config, tmp_path: Path) -> Make:
 
     def made(version: str = "3", smoke: Any = None, **sections: Any) -> Job:
         given = shipped.serve.model_dump(mode="json")
-        given["targets"] = {"image": IMAGE, **sections.pop("targets", {})}
+        given["targets"] = {"pushed": IMAGE, **sections.pop("targets", {})}
         given |= sections
         serve = type(shipped.serve).model_validate(given)
         config = shipped.model_copy(update={"serve": serve, "root": tmp_path})

@@ -122,7 +122,7 @@ def test_a_version_comes_changes_and_goes(cloud: Cloud, asked: dict[str, Any], m
     policy = cloud.sdk.get_policy(FunctionName=function)["Policy"]
     assert re.findall(r"lambda:\w+", policy).count("lambda:InvokeFunctionUrl") >= 1
 
-    second = make("4", targets={**asked, "image": "registry.example.org/forgeline@sha256:" + "b" * 64}, store=STORE)
+    second = make("4", targets={**asked, "pushed": "registry.example.org/forgeline@sha256:" + "b" * 64}, store=STORE)
     deploy(second)
     assert cloud.live(function) == "2"
     running = target.status(root)
@@ -145,9 +145,9 @@ def test_no_secret_is_printed_or_kept(cloud: Cloud, asked: dict[str, Any], make:
 
 def test_the_old_version_answers_when_the_new_one_does_not(cloud: Cloud, asked: dict[str, Any], make: Any) -> None:
     made = deploy(make("3", targets=asked, store=STORE))
-    image = {"image": "registry.example.org/forgeline@sha256:" + "b" * 64}
+    pushed = {"pushed": "registry.example.org/forgeline@sha256:" + "b" * 64}
     with pytest.raises(ServingError, match="smoke test failed"):
-        deploy(make("4", smoke=Smoke(passes=False), targets={**asked, **image}, store=STORE))
+        deploy(make("4", smoke=Smoke(passes=False), targets={**asked, **pushed}, store=STORE))
     assert cloud.live(made["function"]) == "1"
     assert cloud.versions(made["function"]) == ["1"]
     assert [*cloud.doors] == ["live"]
@@ -177,7 +177,7 @@ def test_a_broken_plan_is_refused_with_its_path(make: Any) -> None:
     with pytest.raises(ServingError, match="serve.store: keys in a container's own file"):
         AwsLambda().plan(make(targets={"aws_lambda": {"region": REGION, "role": role}}))
     with pytest.raises(ServingError, match="Environment: .* bytes are more than the 4096 of Lambda"):
-        ladder = {"ticket_text": "x" * 4000}
+        ladder = {"ticket_text": "{ticket} " * 500}
         AwsLambda().plan(make(targets={"aws_lambda": {"region": REGION, "role": role}}, store=STORE, ladder=ladder))
     with pytest.raises(ServingError, match="serve.targets.aws_lambda: is not given; it needs region, role"):
         AwsLambda().plan(make())

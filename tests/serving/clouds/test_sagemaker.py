@@ -166,10 +166,11 @@ def test_no_credentials_is_one_sentence(target: Sagemaker, make: Any, monkeypatc
     [
         ({"instance_type": "ml.g5.enormous"}, r"endpoint-config.json: ProductionVariants\[0\].InstanceType: 'ml.g5.enormous'"),
         ({"role": "serving"}, r"model.json: .*ExecutionRoleArn"),
-        ({"startup": 60.0, "image": None}, r"serve.targets.image: give the pushed image by its digest"),
+        ({"pushed": None}, r"serve.targets.pushed: give the pushed image by its digest"),
     ],
 )
 def test_a_broken_plan_is_refused_with_its_path(target: Sagemaker, make: Any, changed: dict[str, Any], told: str) -> None:
-    image = {"image": changed.pop("image")} if "image" in changed else {}
+    pushed = {"pushed": None} if "pushed" in changed else {}
+    asked = {**ASKED, **{key: value for key, value in changed.items() if key != "pushed"}}
     with pytest.raises(ServingError, match=told):
-        target.plan(make("3", targets={"sagemaker": {**ASKED, **changed}, **image}))
+        target.plan(make("3", targets={"sagemaker": asked, **pushed}))

@@ -1,6 +1,6 @@
 """What the managed targets share: the container that each is told to run, what its service is called, and how to wait.
 
-Every one of them runs the image of `serve.targets.image` behind a front of the vendor's, which ends TLS. Some pass the
+Every one of them runs the image `serve.targets.pushed` behind a front of the vendor's, which ends TLS. Some pass the
 caller's headers on, and the gateway asks for its own keys as anywhere; others have told who may by themselves
 (`platform`), and the gateway takes their word at `/invocations`.
 """
@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from forgeline.config.schema import Serve
-from forgeline.config.schema.serve.access import ANY_HOST
+from forgeline.config.schema.serve.access import ANY_HOST, Oidc
+from forgeline.config.schema.serve.signing import Signing
 from forgeline.errors import ServingError, SourceError
 from forgeline.progress import progress_bar
+from forgeline.serving.contained import SCRATCH
 from forgeline.serving.targets import Job, refuse
 from forgeline.sources.environment import VARIABLE, expand
 
@@ -56,21 +58,22 @@ def container(
         ServingError: with `faults`, if there are any, and those of the settings.
     """
     asked, found = job.config.serve, [*faults]
-    if asked.targets.image is None:
-        found.append("serve.targets.image: give the pushed image by its digest, registry/name@sha256:…")
+    if asked.targets.pushed is None:
+        found.append("serve.targets.pushed: give the pushed image by its digest, registry/name@sha256:…")
     if asked.store.startswith("sqlite") and not platform:
         found.append("serve.store: keys in a container's own file are gone with it; name a PostgreSQL that it reaches")
     if asked.access.tls is not None:
         found.append("serve.access.tls: the vendor's front ends TLS; leave it out here")
     if found:
         refuse(target, found)
-    access = asked.access.model_copy(
-        update={"anonymous": (), "behind_proxy": True, "platform": platform, "hosts": ANY_HOST}
-    )
+    files, signing, oidc = _keys(job)
+    front = {"anonymous": (), "behind_proxy": True, "platform": platform, "hosts": ANY_HOST, "oidc": oidc}
+    access = asked.access.model_copy(update=front)
     changed: dict[str, Any] = {
         "host": "0.0.0.0",  # noqa: S104: the vendor's front is the only one who reaches it
         "port": PORT,
         "access": access,
+        "signing": signing,
         "limits": asked.limits.model_copy(update={"request_timeout": min(asked.limits.request_timeout, longest)}),
         "drain_timeout": min(asked.drain_timeout, drain),
     }
@@ -79,10 +82,8 @@ def container(
     serve = asked.model_copy(update=changed)
     settings = _settings(serve)
     names = dict.fromkeys(VARIABLE.findall(settings))
-    environment = {"FORGELINE_DIGEST": job.manifest.digest, "FORGELINE_SETTINGS": settings}
-    return Container(
-        str(asked.targets.image), environment | {name: reference(name) for name in names}, serve
-    )
+    environment = {"FORGELINE_DIGEST": job.manifest.digest, "FORGELINE_SETTINGS": settings, **files}
+    return Container(str(asked.targets.pushed), environment | {name: reference(name) for name in names}, serve)
 
 
 def given(job: Job, target: str, key: str) -> Any:
@@ -134,7 +135,7 @@ def facts(job: Job, url: str, **more: Any) -> dict[str, Any]:
         "model": lineage.model,
         "version": lineage.version,
         "bundle": job.manifest.digest,
-        "image": job.config.serve.targets.image,
+        "image": job.config.serve.targets.pushed,
         **more,
     }
 
@@ -179,6 +180,24 @@ def answering(url: str, every: float, seconds: float = 900) -> str:
 def rendered(body: Any) -> str:
     """Return a body as it is printed and kept."""
     return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+
+
+def _keys(job: Job) -> tuple[dict[str, str], Signing, Oidc | None]:
+    """Return the public keys that the settings name by a file, as variables, and the settings that name those."""
+    asked, files = job.config.serve, dict[str, str]()
+
+    def handed(path: str, variable: str) -> str:
+        try:
+            files[variable] = (job.config.root / path).read_text(encoding="ascii")
+        except (OSError, ValueError) as fault:
+            raise ServingError(f"{path} is not a public key's PEM file: {fault}") from None
+        return str(SCRATCH / variable)
+
+    trusted = tuple(handed(path, f"FORGELINE_FILE_TRUSTED_{at}") for at, path in enumerate(asked.signing.trusted))
+    oidc = asked.access.oidc
+    if oidc and oidc.public_key:
+        oidc = oidc.model_copy(update={"public_key": handed(oidc.public_key, "FORGELINE_FILE_ISSUER")})
+    return files, asked.signing.model_copy(update={"key": None, "password": None, "trusted": trusted}), oidc
 
 
 def _settings(serve: Serve) -> str:

@@ -29,15 +29,13 @@ def client(service: str, region: str) -> Any:
 
 def check(files: dict[str, str], operations: dict[str, tuple[str, str]]) -> tuple[list[Check], list[str]]:
     """Hold each file, the body of an operation of a service, against the SDK's model; return why, and the faults."""
-    try:
-        import botocore.session
-        from botocore import __version__
-        from botocore.validate import ParamValidator
-    except ModuleNotFoundError:
-        raise ServingError(MISSING) from None
-    session, checks, faults = botocore.session.get_session(), [], []
+    models = {service: client(service, "us-east-1").meta.service_model for service, _ in operations.values()}
+    from botocore import __version__
+    from botocore.validate import ParamValidator
+
+    checks, faults = [], list[str]()
     for path, (service, operation) in operations.items():
-        model = session.get_service_model(service)
+        model = models[service]
         shape = model.operation_model(operation).input_shape
         body = json.loads(files[path])
         report = ParamValidator().validate(body, shape)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-
 from forgeline.config.schema.section import Section
 from forgeline.config.schema.serve.targets.clouds import (
+    AwsLambda,
     Azureml,
     Cloudrun,
-    Image,
-    AwsLambda,
+    Pushed,
     Sagemaker,
     Skypilot,
     Vertex,
@@ -18,7 +17,7 @@ from forgeline.config.schema.serve.targets.clouds import (
 class Targets(Section):
     """What each target needs to know beside the rest of serve.yaml."""
 
-    image: Image | None = None
+    pushed: Pushed | None = None
     sagemaker: Sagemaker | None = None
     aws_lambda: AwsLambda | None = None
     vertex: Vertex | None = None

@@ -9,8 +9,8 @@ from pydantic import Field
 from forgeline.config.schema.section import Positive, Seconds, Section
 
 Text = Annotated[str, Field(min_length=1)]
-Image = Annotated[str, Field(pattern=r"^[a-z0-9][\w./:-]*@sha256:[0-9a-f]{64}$")]
-"""A pushed image by its digest: what was checked is what runs."""
+Pushed = Annotated[str, Field(pattern=r"^[a-z0-9][\w./:-]*@sha256:[0-9a-f]{64}$")]
+"""The bundle's image where the vendor finds it, by its digest: what was checked is what runs."""
 
 
 class Sagemaker(Section):
