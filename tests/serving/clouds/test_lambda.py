@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import pytest
 from conftest import Smoke
+from fronts import front
 
 from forgeline.errors import ServingError
 from forgeline.serving.targets import remembered
@@ -22,29 +20,16 @@ REGION = "eu-central-1"
 STORE = "postgresql+psycopg://${env:DB_USER}:${env:DB_PASSWORD}@db.internal/gateway"
 
 
-class Ready(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200 if urlsplit(self.path).path.endswith("/readyz") else 404)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def front() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+def address() -> Iterator[str]:
+    with front() as url:
+        yield url
 
 
 class Cloud:
-    def __init__(self, front: str) -> None:
+    def __init__(self, address: str) -> None:
         self.sdk = boto3.client("lambda", region_name=REGION)
-        self.front = front
+        self.address = address
         self.doors: dict[str, str] = {}  # address by alias
         self.warm: dict[str, Any] = {}
         self.opened: list[dict[str, Any]] = []
@@ -57,7 +42,7 @@ class Cloud:
         status = 201 if params["method"] == "POST" else 200
         if params["method"] == "POST":
             self.opened.append(json.loads(params["body"]))
-            self.doors[alias] = f"{self.front}/{alias}/"
+            self.doors[alias] = f"{self.address}/{alias}/"
         elif alias not in self.doors:
             told = {"Error": {"Code": "ResourceNotFoundException", "Message": "The resource does not exist."}}
             return AWSResponse("", 404, {}, None), {**told, "ResponseMetadata": {"HTTPStatusCode": 404}}
@@ -81,10 +66,10 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(aws: Any, front: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def cloud(aws: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     monkeypatch.setenv("DB_USER", "gateway")
     monkeypatch.setenv("DB_PASSWORD", "s3cr3t-word")
-    made = Cloud(front)
+    made = Cloud(address)
     hooks = {f"{verb}FunctionUrlConfig": made.url for verb in ("Create", "Get", "Delete")}
     hooks["PutProvisionedConcurrencyConfig"] = made.provision
     for operation, hook in hooks.items():
@@ -106,14 +91,14 @@ def deploy(job: Any) -> dict[str, Any]:
     return target.deploy(job, target.plan(job))
 
 
-def test_a_version_comes_changes_and_goes(cloud: Cloud, asked: dict[str, Any], make: Any, front: str) -> None:
+def test_a_version_comes_changes_and_goes(cloud: Cloud, asked: dict[str, Any], make: Any, address: str) -> None:
     target = AwsLambda(interval=0)
     first = make("3", targets=asked, store=STORE)
     root = first.config.root
     made = deploy(first)
     function = made["function"]
-    assert first.smoke.asked == [f"{front}/trial"]
-    assert (made["url"], cloud.live(function), cloud.doors) == (f"{front}/live", "1", {"live": f"{front}/live/"})
+    assert first.smoke.asked == [f"{address}/trial"]
+    assert (made["url"], cloud.live(function), cloud.doors) == (f"{address}/live", "1", {"live": f"{address}/live/"})
     assert cloud.warm == {"live": {"ProvisionedConcurrentExecutions": 2}}
     assert {each["AuthType"] for each in cloud.opened} == {"NONE"}
     held = cloud.sdk.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
@@ -127,7 +112,7 @@ def test_a_version_comes_changes_and_goes(cloud: Cloud, asked: dict[str, Any], m
     assert cloud.live(function) == "2"
     running = target.status(root)
     assert running is not None
-    assert (running.health, running.version, running.url) == ("ready", "4", f"{front}/live")
+    assert (running.health, running.version, running.url) == ("ready", "4", f"{address}/live")
 
     assert target.destroy(root) == {"function": function, "region": REGION}
     assert not cloud.sdk.list_functions()["Functions"]
