@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forgeline.config.schema import Serve
 from forgeline.config.schema.serve.access import ANY_HOST, Oidc
@@ -22,6 +22,9 @@ from forgeline.progress import progress_bar
 from forgeline.serving.contained import SCRATCH
 from forgeline.serving.targets import Job, refuse
 from forgeline.sources.environment import VARIABLE, expand
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 PORT = 8080  # SageMaker's; Cloud Run, Lambda's adapter and the others are told
 COMMAND = ("python", "-m", "forgeline.serving.contained")
@@ -50,9 +53,18 @@ def reference(name: str) -> str:
 
 
 def container(
-    job: Job, target: str, *, platform: bool, longest: float, drain: float, faults: Iterable[str] = ()
+    job: Job,
+    target: str,
+    *,
+    platform: bool,
+    longest: float,
+    drain: float,
+    faults: Iterable[str] = (),
+    own_tls: bool = False,
 ) -> Container:
     """Return what a target runs of a job; `longest` and `drain` are the seconds that it gives a request, and its end.
+
+    With `own_tls` the front, which ends TLS anywhere, does so with the certificate of serve.yaml.
 
     Raises:
         ServingError: with `faults`, if there are any, and those of the settings.
@@ -62,12 +74,12 @@ def container(
         found.append("serve.targets.pushed: give the pushed image by its digest, registry/name@sha256:…")
     if asked.store.startswith("sqlite") and not platform:
         found.append("serve.store: keys in a container's own file are gone with it; name a PostgreSQL that it reaches")
-    if asked.access.tls is not None:
+    if asked.access.tls is not None and not own_tls:
         found.append("serve.access.tls: the vendor's front ends TLS; leave it out here")
     if found:
         refuse(target, found)
     files, signing, oidc = _keys(job)
-    front = {"anonymous": (), "behind_proxy": True, "platform": platform, "hosts": ANY_HOST, "oidc": oidc}
+    front = {"anonymous": (), "behind_proxy": True, "platform": platform, "hosts": ANY_HOST, "oidc": oidc, "tls": None}
     access = asked.access.model_copy(update=front)
     changed: dict[str, Any] = {
         "host": "0.0.0.0",  # noqa: S104: the vendor's front is the only one who reaches it
@@ -158,7 +170,7 @@ def wait(what: str, look: Callable[[], Seen | None], every: float, seconds: floa
     return seen
 
 
-def answering(url: str, every: float, seconds: float = 900) -> str:
+def answering(url: str, every: float, seconds: float = 900, context: SSLContext | None = None) -> str:
     """Return a new address once its gateway is ready: names take a while to be known, and models to be loaded.
 
     Raises:
@@ -169,7 +181,7 @@ def answering(url: str, every: float, seconds: float = 900) -> str:
 
     def look() -> str | None:
         try:
-            with urlopen(f"{url}/readyz", timeout=60):  # noqa: S310: the vendor told us the address
+            with urlopen(f"{url}/readyz", timeout=60, context=context):  # noqa: S310: the vendor told us the address
                 return url
         except (URLError, OSError):
             return None
