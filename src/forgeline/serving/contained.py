@@ -20,7 +20,7 @@ SCRATCH = Path("/tmp/forgeline")  # noqa: S108: the only place that every vendor
 FILE = "FORGELINE_FILE_"
 
 
-def prepared(environment: Mapping[str, str], bundle: Path = BUNDLE, scratch: Path = SCRATCH) -> Path:
+def prepared(environment: Mapping[str, str], bundle: Path, scratch: Path) -> Path:
     """Write the order and its files down; return the order's path.
 
     Raises:
@@ -57,7 +57,7 @@ def prepared(environment: Mapping[str, str], bundle: Path = BUNDLE, scratch: Pat
 
 def main() -> None:
     """Become the gateway, which then is who gets the signals."""
-    order = prepared(os.environ)
+    order = prepared(os.environ, BUNDLE, SCRATCH)
     os.chdir(SCRATCH)
     gateway = [sys.executable, "-m", "forgeline.serving.gateway", "--order", str(order)]
     os.execve(sys.executable, gateway, {**os.environ, "HOME": str(SCRATCH)})

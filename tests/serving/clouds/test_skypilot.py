@@ -34,8 +34,9 @@ def get(request): return request
 stream_and_get = get
 class Task:
     @staticmethod
-    def from_yaml_config(config, secrets_overrides):
-        assert config["secrets"].keys() == dict(secrets_overrides).keys()
+    def from_yaml_config(config, secrets_overrides=None):
+        given = {**config["secrets"], **dict(secrets_overrides or [])}
+        assert not [name for name, value in given.items() if value is None], "a secret without a value"
         return config
 class Status(enum.Enum):
     READY = "READY"; FAILED = "FAILED_PROBING"

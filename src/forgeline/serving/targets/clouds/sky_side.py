@@ -18,7 +18,7 @@ from sky import serve
 
 
 def check(name: str, path: str) -> str:
-    """Hold a task against SkyPilot's own schemas; return its version."""
+    """Hold a task against SkyPilot's own schemas, and have it read; return SkyPilot's version."""
     from sky.utils import common_utils, schemas
 
     task = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -29,6 +29,7 @@ def check(name: str, path: str) -> str:
         (schemas.get_resources_schema(), task["resources"], "service.yaml: resources: "),
     ):
         common_utils.validate_schema(part, schema, about)
+    sky.Task.from_yaml_config(task)
     return sky.__version__
 
 

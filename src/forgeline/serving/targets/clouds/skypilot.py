@@ -60,7 +60,8 @@ class Skypilot:
                 try:
                     held = f"the schemas of SkyPilot {_ask(python, 'check', service(job), str(path))}"
                 except ServingError as fault:
-                    refuse(NAME, [str(fault)])
+                    told = str(fault)
+                    refuse(NAME, [told if told.startswith(TASK) else f"{TASK}: {told}"])
         return Plan(
             {TASK: text},
             (Check(TASK, held),),
