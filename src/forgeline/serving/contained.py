@@ -16,7 +16,7 @@ from pathlib import Path
 from forgeline.errors import ForgelineError, ServingError
 
 BUNDLE = Path("/srv/bundle")
-SCRATCH = Path("/tmp/forgeline")  # noqa: S108: the only place that every vendor lets a container write to
+SCRATCH = Path("/tmp/forgeline")  # noqa: S108  the only place that every vendor lets a container write to
 FILE = "FORGELINE_FILE_"
 
 
@@ -40,7 +40,9 @@ def prepared(environment: Mapping[str, str], bundle: Path, scratch: Path) -> Pat
     try:
         held = json.loads((bundle / "manifest.json").read_bytes())["digest"]
     except (OSError, ValueError, KeyError):
-        raise ServingError(f"The image has no bundle in {bundle}: docs/targets/compose.md says how to build it.") from None
+        raise ServingError(
+            f"The image has no bundle in {bundle}: docs/targets/compose.md says how to build it."
+        ) from None
     if held != environment["FORGELINE_DIGEST"]:
         raise ServingError(
             f"The image holds the bundle {held[:16]}, and {environment['FORGELINE_DIGEST'][:16]} was to be deployed: "
@@ -60,7 +62,7 @@ def main() -> None:
     order = prepared(os.environ, BUNDLE, SCRATCH)
     os.chdir(SCRATCH)
     gateway = [sys.executable, "-m", "forgeline.serving.gateway", "--order", str(order)]
-    os.execve(sys.executable, gateway, {**os.environ, "HOME": str(SCRATCH)})
+    os.execve(sys.executable, gateway, {**os.environ, "HOME": str(SCRATCH)})  # noqa: S606  no shell is meant
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def make(shipped: Config, tmp_path: Path) -> Make:
 def session() -> Any:
     """Keep what the SDK reads of the APIs: its model of SageMaker alone takes a second."""
     import boto3
-    import moto  # noqa: F401: before the session, which it then answers
+    import moto  # noqa: F401  before the session, which it then answers
 
     return boto3.Session()
 

@@ -49,8 +49,11 @@ class Azure(HttpTransport):
     def __exit__(self, *_: object) -> None:
         pass
 
-    def send(self, request: HttpRequest, **_: Any) -> Any:
-        path, kind = urlsplit(request.url).path.lower(), urlsplit(request.url).path.rpartition("/")[0].rpartition("/")[2]
+    def send(self, request: HttpRequest, **_: Any) -> Any:  # noqa: PLR0911
+        path, kind = (
+            urlsplit(request.url).path.lower(),
+            urlsplit(request.url).path.rpartition("/")[0].rpartition("/")[2],
+        )
         if request.method == "PUT":
             raw = request.body if hasattr(request, "body") else request.content
             body = json.loads(raw.read() if hasattr(raw, "read") else raw)
@@ -140,7 +143,7 @@ def test_a_version_comes_changes_and_goes(azure: Azure, make: Any) -> None:
     with pytest.raises(ServingError, match=r"Azure refused it \(400\): The SKU .* is not available in westeurope"):
         deploy(make("5", targets={"azureml": ASKED}))
     azure.fails = ""
-    with pytest.raises(ServingError, match="smoke test failed"):
+    with pytest.raises(ServingError, match=r"smoke test failed"):
         deploy(make("6", smoke=Smoke(passes=False), targets={"azureml": ASKED}))
     assert azure.deployments() == [then["deployment"]]
     assert azure.traffic[-1] == {then["deployment"]: 100}
@@ -156,7 +159,7 @@ def test_a_version_comes_changes_and_goes(azure: Azure, make: Any) -> None:
 
 def test_a_first_version_that_fails_leaves_nothing(azure: Azure, make: Any) -> None:
     job = make("3", smoke=Smoke(passes=False), targets={"azureml": ASKED})
-    with pytest.raises(ServingError, match="smoke test failed"):
+    with pytest.raises(ServingError, match=r"smoke test failed"):
         deploy(job)
     assert not azure.held
     assert remembered(job.config.root, "azureml") is None
@@ -169,7 +172,7 @@ def test_no_credentials_is_one_sentence(make: Any, monkeypatch: pytest.MonkeyPat
         raise CredentialUnavailableError("No credential was found.")
 
     monkeypatch.setattr(DefaultAzureCredential, "get_token", none)
-    with pytest.raises(ServingError, match="run `az login`"):
+    with pytest.raises(ServingError, match=r"run `az login`"):
         deploy(make("3", targets={"azureml": ASKED}))
 
 
@@ -181,8 +184,10 @@ def test_a_broken_body_is_refused_with_its_path(make: Any) -> None:
     assert any("deployment.json" in fault for fault in faults)
     body["properties"]["requestSettings"] = {"requestTimeout": "PT3M"}
     _, faults = azureml.check({**files, "deployment.json": json.dumps(body)})
-    assert faults == ["deployment.json: properties.instanceTypes: the SDK's model has no such field, or only Azure sets it"]
+    assert faults == [
+        "deployment.json: properties.instanceTypes: the SDK's model has no such field, or only Azure sets it"
+    ]
     del body["properties"]["instanceTypes"], body["location"]
     assert azureml.check({**files, "deployment.json": json.dumps(body)})[1] == ["deployment.json: location: is missing"]
-    with pytest.raises(ServingError, match="serve.scaling.min_replicas: Azure ML keeps one instance at least"):
+    with pytest.raises(ServingError, match=r"serve.scaling.min_replicas: Azure ML keeps one instance at least"):
         azureml.Azureml().plan(make(targets={"azureml": ASKED}, scaling={"min_replicas": 0}))

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from forgeline.config import Config
 from forgeline.config.schema.serve.access import Access
 from forgeline.errors import ServingError
 from forgeline.serving.bundle import verify
-from forgeline.serving.contained import prepared
+from forgeline.serving.contained import SCRATCH, prepared
 from forgeline.serving.smoke import smoke
 from forgeline.serving.targets import Job
 from forgeline.serving.targets.clouds import sagemaker
@@ -51,7 +52,12 @@ def test_whom_the_platform_let_in_may_chat_and_nothing_else(house: House) -> Non
     assert house.ask("POST", "/invocations", None, QUESTION, host="any.example").status == 200
     assert house.ask("POST", "/invocations", "the-platform-s-own-token", QUESTION).status == 200
     assert house.ask("GET", "/invocations").status in {403, 405}
-    for method, path in [("POST", "/v1/chat/completions"), ("GET", "/metrics"), ("GET", "/v1/status"), ("POST", "/ping")]:
+    for method, path in [
+        ("POST", "/v1/chat/completions"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/status"),
+        ("POST", "/ping"),
+    ]:
         assert house.ask(method, path, None, QUESTION if method == "POST" else None).status in {401, 405}, path
     for path in ("/invocations/", "//invocations", "/invocations/../metrics", "/Invocations"):
         assert house.ask("POST", path, None, QUESTION).status == 401, path
@@ -71,7 +77,7 @@ def test_a_gateway_with_nothing_in_front_trusts_nobody(access: dict[str, Any]) -
 
 
 class Runtime(BaseHTTPRequestHandler):
-    """SageMaker's runtime API: the body goes to /invocations, and the reply comes back whole or in event-stream frames."""
+    """SageMaker's runtime API: the body goes to /invocations, the reply comes back whole or in event-stream frames."""
 
     port = 0
 
@@ -127,7 +133,7 @@ def runtime(port: int) -> Iterator[Any]:
                 region_name=ASKED["region"],
                 endpoint_url=f"http://127.0.0.1:{server.server_port}",
                 aws_access_key_id="testing",
-                aws_secret_access_key="testing",
+                aws_secret_access_key="testing",  # noqa: S106
             )
         finally:
             server.shutdown()
@@ -159,6 +165,7 @@ def test_the_container_answers_as_sagemaker_asks(config: Config, bundle: Path, t
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()
+        time.sleep(0.2)  # each question is worked on where the model is being loaded
         connection = HTTPConnection("127.0.0.1", port, timeout=15)
         try:
             connection.request("GET", "/ping")
@@ -167,13 +174,13 @@ def test_the_container_answers_as_sagemaker_asks(config: Config, bundle: Path, t
             return False
 
     try:
-        wait_for(ready)
+        wait_for(ready, 240)
         with runtime(port) as sdk:
             asked = lambda body, stream: sagemaker.invoke(sdk, "reply-writer", body, stream)  # noqa: E731
             with relay("reply-writer", asked) as url:
                 report = smoke(url, "reply-writer", PROMPTS, max_tokens=8)
             assert report.completion_tokens
-            with pytest.raises(ServingError, match="did not answer: .*max_tokens"):
+            with pytest.raises(ServingError, match=r"did not answer: .*max_tokens"):
                 list(asked(json.dumps({**QUESTION, "max_tokens": 0}).encode(), False))
     finally:
         process.terminate()
@@ -183,11 +190,11 @@ def test_the_container_answers_as_sagemaker_asks(config: Config, bundle: Path, t
 def test_an_image_of_another_bundle_does_not_start(config: Config, bundle: Path, tmp_path: Path) -> None:
     told = environment(config, bundle, 8080)
     assert prepared(told, bundle, tmp_path) == tmp_path / "order.json"
-    with pytest.raises(ServingError, match="The image holds the bundle .* was to be deployed: build and push"):
+    with pytest.raises(ServingError, match=r"The image holds the bundle .* was to be deployed: build and push"):
         prepared({**told, "FORGELINE_DIGEST": "0" * 64}, bundle, tmp_path)
-    with pytest.raises(ServingError, match="has no bundle in"):
+    with pytest.raises(ServingError, match=r"has no bundle in"):
         prepared(told, tmp_path / "none", tmp_path)
-    with pytest.raises(ServingError, match="FORGELINE_SETTINGS is not serve.yaml as JSON"):
+    with pytest.raises(ServingError, match=r"FORGELINE_SETTINGS is not serve.yaml as JSON"):
         prepared({**told, "FORGELINE_SETTINGS": '{"ports": 1}'}, bundle, tmp_path)
 
 
@@ -198,5 +205,5 @@ def test_public_keys_travel_as_variables(config: Config, bundle: Path, tmp_path:
     told = environment(config.model_copy(update={"serve": serve, "root": tmp_path}), bundle, 8080)
     assert "SIGNING_KEY" not in json.dumps(told)  # what signs is of no use to who serves
     order = json.loads(prepared(told, bundle, tmp_path / "scratch").read_text())
-    assert order["serve"]["signing"]["trusted"] == ["/tmp/forgeline/FORGELINE_FILE_TRUSTED_0"]
+    assert order["serve"]["signing"]["trusted"] == [str(SCRATCH / "FORGELINE_FILE_TRUSTED_0")]
     assert (tmp_path / "scratch" / "FORGELINE_FILE_TRUSTED_0").read_text().startswith("-----BEGIN")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +18,7 @@ from forgeline.serving.targets import remembered
 from forgeline.serving.targets.clouds import cloudrun, google, vertex
 
 STORE = "postgresql+psycopg://${env:DB_USER}:${env:DB_PASSWORD}@db.internal/gateway"
-RUN = {
+RUN: dict[str, Any] = {
     "project": "shop",
     "region": "europe-west4",
     "service_account": "serving@shop.iam.gserviceaccount.com",
@@ -102,7 +103,7 @@ class Ai:
 
     def __call__(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         name, _, verb = path.removeprefix("/v1/").partition(":")
-        parent, _, kind = name.rpartition("/")
+        kind = name.rpartition("/")[2]
         held = self.models if "/models" in name else self.endpoints
         if verb == "upload":
             self.valid(body, "UploadModelRequest")
@@ -137,7 +138,9 @@ class Ai:
             split = {number if key == "0" else key: share for key, share in body["trafficSplit"].items()}
         else:
             self.valid(body, "UndeployModelRequest")
-            endpoint["deployedModels"] = [each for each in endpoint["deployedModels"] if each["id"] != body["deployedModelId"]]
+            endpoint["deployedModels"] = [
+                each for each in endpoint["deployedModels"] if each["id"] != body["deployedModelId"]
+            ]
             split = body.get("trafficSplit", {})
         endpoint["trafficSplit"] = split
         return 200, {"name": "operation", "done": True}
@@ -180,10 +183,10 @@ def test_cloud_run_tries_a_revision_before_it_gets_traffic(run: Run, make: Any, 
     second = make("4", targets={"cloudrun": RUN}, store=STORE)
     then = deploy(target, second)
     assert [each["revision"] for each in run.live] == [then["revision"]]
-    with pytest.raises(ServingError, match="smoke test failed"):
+    with pytest.raises(ServingError, match=r"smoke test failed"):
         deploy(target, make("5", smoke=Smoke(passes=False), targets={"cloudrun": RUN}, store=STORE))
     run.fails = True
-    with pytest.raises(ServingError, match="Cloud Run cannot run .*: The image was not found"):
+    with pytest.raises(ServingError, match=r"Cloud Run cannot run .*: The image was not found"):
         deploy(target, make("6", targets={"cloudrun": RUN}, store=STORE))
     root = first.config.root
     running = target.status(root)
@@ -199,15 +202,15 @@ def test_cloud_run_gets_secrets_by_their_names_there(make: Any) -> None:
     (text,) = cloudrun.Cloudrun().plan(make(targets={"cloudrun": RUN}, store=STORE)).files.values()
     (one,) = json.loads(text)["template"]["containers"]
     by_name = {each["name"]: each for each in one["env"]}
-    assert by_name["DB_PASSWORD"]["valueSource"]["secretKeyRef"]["secret"] == "db-password"
-    with pytest.raises(ServingError, match="serve.targets.cloudrun.secrets.DB_PASSWORD: name its secret"):
+    assert by_name["DB_PASSWORD"]["valueSource"]["secretKeyRef"]["secret"] == RUN["secrets"]["DB_PASSWORD"]
+    with pytest.raises(ServingError, match=r"serve.targets.cloudrun.secrets.DB_PASSWORD: name its secret"):
         cloudrun.Cloudrun().plan(make(targets={"cloudrun": {**RUN, "secrets": {"DB_USER": "u"}}}, store=STORE))
 
 
 def test_a_first_revision_that_fails_leaves_nothing(run: Run, make: Any) -> None:
     run.fails = True
     job = make(targets={"cloudrun": RUN}, store=STORE)
-    with pytest.raises(ServingError, match="The image was not found"):
+    with pytest.raises(ServingError, match=r"The image was not found"):
         deploy(cloudrun.Cloudrun(interval=0.01), job)
     assert not run.services
     assert remembered(job.config.root, "cloudrun") is None
@@ -218,11 +221,9 @@ def test_vertex_deploys_beside_and_moves_the_traffic(ai: Ai, make: Any) -> None:
     said: list[Any] = []
 
     def asks(url: str) -> None:
-        import urllib.request
-
-        body = json.dumps({"model": "reply-writer"}).encode()
-        asked = urllib.request.Request(f"{url}/v1/chat/completions", body)
-        said.append(json.load(urllib.request.urlopen(asked, timeout=30)))
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=30)
+        connection.request("POST", "/v1/chat/completions", json.dumps({"model": "reply-writer"}))
+        said.append(json.load(connection.getresponse()))
 
     made = deploy(target, make("3", smoke=asks, targets={"vertex": VERTEX}))
     assert said == [{"model": "reply-writer", "streamed": False}]
@@ -232,10 +233,10 @@ def test_vertex_deploys_beside_and_moves_the_traffic(ai: Ai, make: Any) -> None:
     assert endpoint["trafficSplit"] == {then["deployed"]: 100}
     assert [each["id"] for each in endpoint["deployedModels"]] == [then["deployed"]]
     assert len(ai.models) == 1
-    with pytest.raises(ServingError, match="smoke test failed"):
+    with pytest.raises(ServingError, match=r"smoke test failed"):
         deploy(target, make("5", smoke=Smoke(passes=False), targets={"vertex": VERTEX}))
     ai.fails = "Machine type g2-standard-8 is not supported in europe-west4."
-    with pytest.raises(ServingError, match="is not supported in europe-west4"):
+    with pytest.raises(ServingError, match=r"is not supported in europe-west4"):
         deploy(target, job := make("6", targets={"vertex": VERTEX}))
     assert endpoint["trafficSplit"] == {then["deployed"]: 100}
     assert [each["id"] for each in endpoint["deployedModels"]] == [then["deployed"]]
@@ -265,7 +266,11 @@ def test_no_credentials_is_one_sentence(make: Any, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("kind", "asked", "told"),
     [
-        (vertex.Vertex, {"vertex": {**VERTEX, "accelerator": "NVIDIA_L5"}}, r"deploy.json: .*acceleratorType: 'NVIDIA_L5'"),
+        (
+            vertex.Vertex,
+            {"vertex": {**VERTEX, "accelerator": "NVIDIA_L5"}},
+            r"deploy.json: .*acceleratorType: 'NVIDIA_L5'",
+        ),
         (vertex.Vertex, {}, "serve.targets.vertex: is not given; it needs project, region, machine_type"),
         (cloudrun.Cloudrun, {"cloudrun": RUN, "pushed": None}, "serve.targets.pushed: give the pushed image"),
     ],

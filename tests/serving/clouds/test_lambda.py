@@ -102,7 +102,7 @@ def test_a_version_comes_changes_and_goes(cloud: Cloud, asked: dict[str, Any], m
     assert cloud.warm == {"live": {"ProvisionedConcurrentExecutions": 2}}
     assert {each["AuthType"] for each in cloud.opened} == {"NONE"}
     held = cloud.sdk.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
-    assert held["DB_PASSWORD"] == "s3cr3t-word"
+    assert held["DB_PASSWORD"] == "s3cr3t-word"  # noqa: S105
     assert "${env:DB_PASSWORD}" in held["FORGELINE_SETTINGS"]
     policy = cloud.sdk.get_policy(FunctionName=function)["Policy"]
     assert re.findall(r"lambda:\w+", policy).count("lambda:InvokeFunctionUrl") >= 1
@@ -131,7 +131,7 @@ def test_no_secret_is_printed_or_kept(cloud: Cloud, asked: dict[str, Any], make:
 def test_the_old_version_answers_when_the_new_one_does_not(cloud: Cloud, asked: dict[str, Any], make: Any) -> None:
     made = deploy(make("3", targets=asked, store=STORE))
     pushed = {"pushed": "registry.example.org/forgeline@sha256:" + "b" * 64}
-    with pytest.raises(ServingError, match="smoke test failed"):
+    with pytest.raises(ServingError, match=r"smoke test failed"):
         deploy(make("4", smoke=Smoke(passes=False), targets={**asked, **pushed}, store=STORE))
     assert cloud.live(made["function"]) == "1"
     assert cloud.versions(made["function"]) == ["1"]
@@ -140,7 +140,7 @@ def test_the_old_version_answers_when_the_new_one_does_not(cloud: Cloud, asked: 
 
 def test_a_first_version_that_fails_leaves_nothing(cloud: Cloud, asked: dict[str, Any], make: Any) -> None:
     job = make("3", smoke=Smoke(passes=False), targets=asked, store=STORE)
-    with pytest.raises(ServingError, match="smoke test failed"):
+    with pytest.raises(ServingError, match=r"smoke test failed"):
         deploy(job)
     assert not cloud.sdk.list_functions()["Functions"]
     assert remembered(job.config.root, "lambda") is None
@@ -150,7 +150,7 @@ def test_a_secret_that_is_not_there_is_told_before_anything_runs(
     cloud: Cloud, asked: dict[str, Any], make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DB_PASSWORD")
-    with pytest.raises(ServingError, match="hands a secret on that is not there: .*DB_PASSWORD is not set"):
+    with pytest.raises(ServingError, match=r"hands a secret on that is not there: .*DB_PASSWORD is not set"):
         deploy(make("3", targets=asked, store=STORE))
     assert not cloud.sdk.list_functions()["Functions"]
 
@@ -158,11 +158,13 @@ def test_a_secret_that_is_not_there_is_told_before_anything_runs(
 def test_a_broken_plan_is_refused_with_its_path(make: Any) -> None:
     role = "arn:aws:iam::123456789012:role/serving"
     with pytest.raises(ServingError, match=r"function.json: Architectures\[0\]: 'riscv' is none of the 2"):
-        AwsLambda().plan(make(targets={"aws_lambda": {"region": REGION, "role": role, "architecture": "riscv"}}, store=STORE))
-    with pytest.raises(ServingError, match="serve.store: keys in a container's own file"):
+        AwsLambda().plan(
+            make(targets={"aws_lambda": {"region": REGION, "role": role, "architecture": "riscv"}}, store=STORE)
+        )
+    with pytest.raises(ServingError, match=r"serve.store: keys in a container's own file"):
         AwsLambda().plan(make(targets={"aws_lambda": {"region": REGION, "role": role}}))
-    with pytest.raises(ServingError, match="Environment: .* bytes are more than the 4096 of Lambda"):
+    with pytest.raises(ServingError, match=r"Environment: .* bytes are more than the 4096 of Lambda"):
         ladder = {"ticket_text": "{ticket} " * 500}
         AwsLambda().plan(make(targets={"aws_lambda": {"region": REGION, "role": role}}, store=STORE, ladder=ladder))
-    with pytest.raises(ServingError, match="serve.targets.aws_lambda: is not given; it needs region, role"):
+    with pytest.raises(ServingError, match=r"serve.targets.aws_lambda: is not given; it needs region, role"):
         AwsLambda().plan(make())

@@ -127,7 +127,7 @@ def test_the_old_version_answers_when_the_new_one_does_not(
 
 def test_a_first_version_that_fails_leaves_nothing(cloud: Cloud, target: Sagemaker, make: Any) -> None:
     job = make("3", smoke=Smoke(passes=False), targets={"sagemaker": ASKED})
-    with pytest.raises(ServingError, match="smoke test failed"):
+    with pytest.raises(ServingError, match=r"smoke test failed"):
         deploy(target, job)
     assert cloud.names() == ([], [], [])
     assert remembered(job.config.root, "sagemaker") is None
@@ -157,19 +157,24 @@ def test_no_credentials_is_one_sentence(target: Sagemaker, make: Any, monkeypatc
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     boto3.setup_default_session()
-    with pytest.raises(ServingError, match="no AWS credentials were found: run `aws configure sso`"):
+    with pytest.raises(ServingError, match=r"no AWS credentials were found: run `aws configure sso`"):
         deploy(target, make("3", targets={"sagemaker": ASKED}))
 
 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"instance_type": "ml.g5.enormous"}, r"endpoint-config.json: ProductionVariants\[0\].InstanceType: 'ml.g5.enormous'"),
+        (
+            {"instance_type": "ml.g5.enormous"},
+            r"endpoint-config.json: ProductionVariants\[0\].InstanceType: 'ml.g5.enormous'",
+        ),
         ({"role": "serving"}, r"model.json: .*ExecutionRoleArn"),
         ({"pushed": None}, r"serve.targets.pushed: give the pushed image by its digest"),
     ],
 )
-def test_a_broken_plan_is_refused_with_its_path(target: Sagemaker, make: Any, changed: dict[str, Any], told: str) -> None:
+def test_a_broken_plan_is_refused_with_its_path(
+    target: Sagemaker, make: Any, changed: dict[str, Any], told: str
+) -> None:
     pushed = {"pushed": None} if "pushed" in changed else {}
     asked = {**ASKED, **{key: value for key, value in changed.items() if key != "pushed"}}
     with pytest.raises(ServingError, match=told):

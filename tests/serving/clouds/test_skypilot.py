@@ -1,7 +1,7 @@
 """SkyPilot, which is not in this environment, as a program of its own that keeps services in a file.
 
-It stands in for SkyPilot's Python API at the calls that `sky_side.py` makes; the task was also held against the schemas of the
-real 0.14.1 (docs/targets/skypilot.md).
+It stands in for SkyPilot's Python API at the calls that `sky_side.py` makes; the task was also held against the schemas
+of the real 0.14.1 (docs/targets/skypilot.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from forgeline.serving.targets.clouds.skypilot import Skypilot
 
 STORE = "postgresql+psycopg://${env:DB_USER}:${env:DB_PASSWORD}@db.internal/gateway"
 TLS = {"certificate": "/certs/chain.pem", "key": "/certs/key.pem"}
-STAND_IN = '''
+STAND_IN = """
 import json, os, pathlib, enum
 __version__ = "0.14.1"
 FILE = pathlib.Path(os.environ["SKY_FILE"])
@@ -64,7 +64,7 @@ class serve:
     @staticmethod
     def tail_logs(name, target, replica_id, follow, output_stream, tail):
         output_stream.write("".join(f"line {number}\\n" for number in range(tail)))
-'''
+"""
 
 
 @pytest.fixture
@@ -85,7 +85,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     monkeypatch.setattr("forgeline.serving.targets.clouds.skypilot.pinned", lambda tls: None)
     with front() as url:
         monkeypatch.setenv("SKY_FRONT", url)
-        yield {"targets": {"skypilot": {"environment": "env", "accelerators": "L4:1"}}, "store": STORE, "access": {"tls": TLS}}
+        yield {
+            "targets": {"skypilot": {"environment": "env", "accelerators": "L4:1"}},
+            "store": STORE,
+            "access": {"tls": TLS},
+        }
 
 
 def deploy(job: Any) -> dict[str, Any]:
@@ -108,7 +112,7 @@ def test_a_version_comes_changes_and_goes(asked: dict[str, Any], make: Any, monk
     assert running is not None
     assert (running.health, running.version, running.facts["replicas"]) == ("ready", "4", "1 ready of 1")
     fourth = held()[made["name"]]["task"]
-    with pytest.raises(ServingError, match="smoke test failed"):
+    with pytest.raises(ServingError, match=r"smoke test failed"):
         deploy(make("5", smoke=Smoke(passes=False), **json.loads(json.dumps(asked))))
     assert held()[made["name"]]["task"] == fourth  # updated back
     assert remembered(root, "skypilot")["version"] == "4"  # type: ignore[index]
@@ -135,5 +139,5 @@ def test_without_skypilot_or_a_certificate(make: Any) -> None:
     assert plan.checks[0].against == "nothing: SkyPilot is not in .forgeline/engines/skypilot"
     with pytest.raises(ServingError, match=r"needs SkyPilot in .*: python -m venv .*pip install"):
         Skypilot().deploy(job, plan)
-    with pytest.raises(ServingError, match="serve.access.tls: SkyServe's load balancer is on the open network"):
+    with pytest.raises(ServingError, match=r"serve.access.tls: SkyServe's load balancer is on the open network"):
         Skypilot().plan(make(targets={"skypilot": {}}, store=STORE))

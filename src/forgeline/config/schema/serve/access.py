@@ -68,7 +68,7 @@ class Access(Section):
     tls: Tls | None = None
     behind_proxy: bool = False  # something in front ends TLS: listening beyond loopback without it is meant
     platform: bool = False  # a managed endpoint in front has told who may: opens /invocations and /ping for it
-    hosts: tuple[str, ...] = LOOPBACK  # the names by which clients may call the server; `*` alone: what is in front knows
+    hosts: tuple[str, ...] = LOOPBACK  # the names by which clients may call the server; * alone: the front knows
     origins: tuple[str, ...] = ()  # the pages of other hosts that may ask, such as https://desk.example
 
     @field_validator("origins")

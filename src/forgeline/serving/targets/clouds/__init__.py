@@ -82,7 +82,7 @@ def container(
     front = {"anonymous": (), "behind_proxy": True, "platform": platform, "hosts": ANY_HOST, "oidc": oidc, "tls": None}
     access = asked.access.model_copy(update=front)
     changed: dict[str, Any] = {
-        "host": "0.0.0.0",  # noqa: S104: the vendor's front is the only one who reaches it
+        "host": "0.0.0.0",  # noqa: S104  the vendor's front is the only one who reaches it
         "port": PORT,
         "access": access,
         "signing": signing,
@@ -181,7 +181,7 @@ def answering(url: str, every: float, seconds: float = 900, context: SSLContext 
 
     def look() -> str | None:
         try:
-            with urlopen(f"{url}/readyz", timeout=60, context=context):  # noqa: S310: the vendor told us the address
+            with urlopen(f"{url}/readyz", timeout=60, context=context):  # noqa: S310  the vendor told us the address
                 return url
         except (URLError, OSError):
             return None

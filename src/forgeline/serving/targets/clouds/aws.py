@@ -56,7 +56,13 @@ def call(sdk: Any, operation: str, body: dict[str, Any], target: str) -> Any:
 @contextmanager
 def spoken(target: str) -> Iterator[None]:
     """Turn what the SDK raises into a sentence."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, TokenRetrievalError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        TokenRetrievalError,
+    )
 
     try:
         yield

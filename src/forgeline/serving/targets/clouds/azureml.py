@@ -81,7 +81,9 @@ class Azureml:
                     self._keep(ml, monitor, place, live)
                 raise
             remember(job.config.root, NAME, about)
-            monitor.autoscale_settings.create_or_update(asked.resource_group, _scaling(place, name), bodies["autoscale.json"])
+            monitor.autoscale_settings.create_or_update(
+                asked.resource_group, _scaling(place, name), bodies["autoscale.json"]
+            )
             self._keep(ml, monitor, place, name)
         return about
 
@@ -384,7 +386,7 @@ def _invoke(ml: Any, place: Any, name: str) -> Any:
 
     def invoke(body: bytes, stream: bool) -> Iterator[bytes]:
         try:
-            with urlopen(Request(address, body, headers), timeout=LONGEST) as reply:  # noqa: S310: Azure told us
+            with urlopen(Request(address, body, headers), timeout=LONGEST) as reply:  # noqa: S310  Azure told us
                 yield from reply if stream else iter([reply.read()])
         except HTTPError as fault:
             told = fault.read().decode(errors="replace")[:500]

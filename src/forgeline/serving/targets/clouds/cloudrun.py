@@ -86,7 +86,10 @@ class Cloudrun:
                 if before is None or live is None:
                     self.destroy(job.config.root)
                 else:
-                    former = {"template": before["template"], "traffic": [{"type": ALL, "revision": live, "percent": 100}]}
+                    former = {
+                        "template": before["template"],
+                        "traffic": [{"type": ALL, "revision": live, "percent": 100}],
+                    }
                     services.patch(name=name, body=former, updateMask="template,traffic").execute()
                 raise
             whole = {"traffic": [{"type": ALL, "revision": revision, "percent": 100}]}
@@ -144,7 +147,11 @@ class Cloudrun:
 
     def _remove(self, services: Any, name: str) -> None:
         if google.found(services.delete(name=name)) is not None:
-            wait(f"Deleting {name}", lambda: True if google.found(services.get(name=name)) is None else None, self._interval)
+            wait(
+                f"Deleting {name}",
+                lambda: True if google.found(services.get(name=name)) is None else None,
+                self._interval,
+            )
 
 
 def _body(job: Job) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class Sagemaker:
         state = seen["EndpointStatus"]
         answers = state in {"InService", "Updating", "SystemUpdating", "RollingBack"}
         told = {"endpoint": seen["EndpointArn"], "state": state, "configuration": seen["EndpointConfigName"]}
-        told |= {"instances": str(each.get("CurrentInstanceCount", 0)) for each in seen.get("ProductionVariants", [])}
+        variants = seen.get("ProductionVariants", [])
+        told["instances"] = str(sum(each.get("CurrentInstanceCount", 0) for each in variants))
         if reason := seen.get("FailureReason"):
             told["reason"] = reason
         return Running(health="ready" if answers else "not ready", version=known["version"], facts=told)
@@ -141,7 +142,11 @@ class Sagemaker:
     def _settle(self, sdk: Any, endpoint: str, name: str, version: str) -> None:
         def look() -> dict[str, Any] | None:
             seen = _described(sdk, endpoint)
-            return seen if seen is None or seen["EndpointStatus"] in {"InService", "Failed", "UpdateRollbackFailed"} else None
+            return (
+                seen
+                if seen is None or seen["EndpointStatus"] in {"InService", "Failed", "UpdateRollbackFailed"}
+                else None
+            )
 
         seen = wait(f"Version {version} on {endpoint}", look, self._interval)
         if seen["EndpointStatus"] != "InService" or seen["EndpointConfigName"] != name:

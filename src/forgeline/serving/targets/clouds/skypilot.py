@@ -154,7 +154,9 @@ def _task(job: Job) -> str:
     asked, tls = given(job, NAME, NAME), job.config.serve.access.tls
     faults = []
     if tls is None:
-        faults.append("serve.access.tls: SkyServe's load balancer is on the open network: name a certificate and its key")
+        faults.append(
+            "serve.access.tls: SkyServe's load balancer is on the open network: name a certificate and its key"
+        )
     runs = container(job, NAME, platform=False, longest=LONGEST, drain=DRAIN, faults=faults, own_tls=True)
     policy = render.skypilot(job.config.serve.scaling)
     if asked.spot:
@@ -209,5 +211,7 @@ def _ask(python: Path, verb: str, *arguments: str) -> Any:
             raise ServingError(f"SkyPilot did not {verb} in {SECONDS} s: look at `sky api logs`.") from None
         if ended.returncode or not out.is_file():
             said = (ended.stderr or ended.stdout).strip().splitlines()
-            raise ServingError(said[-1] if said and verb == "check" else f"SkyPilot refused to {verb}: {said[-1] if said else '?'}")
+            raise ServingError(
+                said[-1] if said and verb == "check" else f"SkyPilot refused to {verb}: {said[-1] if said else '?'}"
+            )
         return json.loads(out.read_text(encoding="utf-8"))

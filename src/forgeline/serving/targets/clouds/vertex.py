@@ -10,7 +10,18 @@ from typing import Any
 from forgeline.errors import ServingError
 from forgeline.serving.gateway.access.platform import INVOKE, PING
 from forgeline.serving.targets import Job, Plan, Running, forget, refuse, remember, remembered
-from forgeline.serving.targets.clouds import COMMAND, PORT, container, facts, filled, given, google, release, rendered, service
+from forgeline.serving.targets.clouds import (
+    COMMAND,
+    PORT,
+    container,
+    facts,
+    filled,
+    given,
+    google,
+    release,
+    rendered,
+    service,
+)
 from forgeline.serving.targets.clouds.relay import relay
 
 NAME = "vertex"
@@ -91,7 +102,9 @@ class Vertex:
         if known is None:
             return None
         with google.spoken(NAME):
-            seen = google.found(google.sdk(API, known["region"]).projects().locations().endpoints().get(name=known["endpoint"]))
+            seen = google.found(
+                google.sdk(API, known["region"]).projects().locations().endpoints().get(name=known["endpoint"])
+            )
         if seen is None:
             return Running(health="gone", version=known["version"])
         told = {"endpoint": seen["name"], "traffic": json.dumps(seen.get("trafficSplit", {}))}
