@@ -56,7 +56,7 @@ class Launch:
         """Return the launch of an order; raise ServingError if it is not there, or is none."""
         try:
             return cls(order, python, environment, json.loads(order.read_bytes())["serve"])
-        except (OSError, ValueError, LookupError) as fault:
+        except (OSError, ValueError, LookupError, TypeError) as fault:
             raise ServingError(f"{order} is not an order ({fault}): `forgeline deploy` writes it.") from None
 
     @property
