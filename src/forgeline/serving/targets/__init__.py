@@ -21,6 +21,7 @@ from forgeline.serving.bundle import Manifest
 FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, by target
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
+    "systemd": "forgeline.serving.targets.systemd:Systemd",
 }
 
 
