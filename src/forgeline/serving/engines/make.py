@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from forgeline.config.schema.serve import Serve
 from forgeline.config.schema.serve.engine import Engine as Settings
 from forgeline.config.schema.serve.engine import Openvino, Ray, Remote, Transformers, Vllm
+from forgeline.config.schema.serve.scaling import Scaling
 from forgeline.lineage import value_digest
 from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".forgeline/engines")  # logs and settings of the engines that have a process of their own
 PRIMARY = "engine"
+DEFAULT = Scaling()
 
 
 def made_all(serve: Serve, bundle: Path, manifest: Manifest) -> dict[str, Engine]:
@@ -30,20 +32,28 @@ def made_all(serve: Serve, bundle: Path, manifest: Manifest) -> dict[str, Engine
         ForgelineError: if one cannot be made as its settings ask.
     """
     settings = {PRIMARY: serve.engine, **serve.others}
-    return {name: made(asked, bundle, manifest, name, serve.drain_timeout) for name, asked in settings.items()}
+    drain, scaling = serve.drain_timeout, serve.scaling
+    return {name: made(asked, bundle, manifest, name, drain, scaling) for name, asked in settings.items()}
 
 
 def made(
-    settings: Settings, bundle: Path, manifest: Manifest, name: str = PRIMARY, drain: float = Serve().drain_timeout
+    settings: Settings,
+    bundle: Path,
+    manifest: Manifest,
+    name: str = PRIMARY,
+    drain: float = Serve().drain_timeout,
+    scaling: Scaling = DEFAULT,
 ) -> Engine:
     """Return an engine that serves a verified bundle; relative paths are found below the working folder.
+
+    `scaling` is for an engine that has replicas.
 
     Raises:
         ForgelineError: if it cannot be made as its settings ask.
     """
     match settings:
         case Transformers(process=True) | Openvino(process=True) | Vllm() | Ray():
-            return _supervised(settings, bundle, manifest, name, drain)
+            return _supervised(settings, bundle, manifest, name, drain, scaling)
         case Transformers():
             from forgeline.serving.engines.embedded import Embedded
             from forgeline.serving.engines.transformers import Rows
@@ -70,7 +80,12 @@ def made(
 
 
 def _supervised(
-    settings: Transformers | Openvino | Vllm | Ray, bundle: Path, manifest: Manifest, name: str, drain: float
+    settings: Transformers | Openvino | Vllm | Ray,
+    bundle: Path,
+    manifest: Manifest,
+    name: str,
+    drain: float,
+    scaling: Scaling,
 ) -> Engine:
     from forgeline.serving.engines import ray, supervised, vllm
     from forgeline.serving.engines.openvino_variant import admitted
@@ -82,7 +97,7 @@ def _supervised(
         case Vllm():
             program = vllm.program(settings, bundle, manifest, root, drain, log)
         case Ray():
-            return ray.RayServe(name, settings, bundle, manifest, drain, folder)
+            return ray.RayServe(name, settings, scaling, bundle, manifest, drain, folder)
         case Transformers():
             endpoint = Endpoint.own(manifest.lineage.model, settings, settings.timeouts)
             program = _own_server(settings, endpoint, bundle, drain, log)
