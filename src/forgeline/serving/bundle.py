@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -176,24 +176,11 @@ def verify(path: Path, signing: Signing = NOBODY) -> Manifest:
     remedy = f"The bundle is no longer what was approved: delete {path} and deploy again."
     if manifest.digest != manifest.expected_digest():
         raise ServingError(f"{path / MANIFEST} was altered: its digest does not follow from its fields. {remedy}")
-    for file in path.rglob("*"):
-        if not stat.S_ISREG(kind := file.lstat().st_mode) and not stat.S_ISDIR(kind):
-            raise ServingError(f"{file} is a link or a device, which a bundle never holds. {remedy}")
-    found = {file.relative_to(path).as_posix(): file for file in _files(path)}
-    found = {name: file for name, file in found.items() if name not in {MANIFEST, SIGNATURE}}
-    for name in sorted(found.keys() | manifest.files.keys()):
-        inner = PurePosixPath(name)
-        if inner.is_absolute() or ".." in inner.parts or "\\" in name:
-            raise ServingError(f"{path / MANIFEST} names {name}, which lies outside of the bundle. {remedy}")
-        if inner.suffix in PICKLES:
-            raise ServingError(f"{path / name} may hold pickled code, which a bundle never does. {remedy}")
-        if name not in found:
-            raise ServingError(f"{path / name} is missing. {remedy}")
-        if name not in manifest.files:
-            raise ServingError(f"{path / name} was added. {remedy}")
-        if file_digest(found[name]) != manifest.files[name]:
+    _check_names(path, manifest.files.keys(), remedy)
+    for name, digest in manifest.files.items():
+        if file_digest(path / name) != digest:
             raise ServingError(f"{path / name} was altered: its sha256 is not the manifest's. {remedy}")
-        _refuse_code(found[name])
+        _refuse_code(path / name)
     return manifest
 
 
@@ -248,6 +235,24 @@ def _lineage(lineage: dict[str, str]) -> Lineage:
             f"A bundle needs every link of its lineage ({', '.join(Lineage.model_fields)}); "
             f"missing or not expected: {links}."
         ) from None
+
+
+def _check_names(path: Path, named: Set[str], remedy: str) -> None:
+    """Refuse a bundle that holds other files than its manifest names, or anything but files; none is read."""
+    for file in path.rglob("*"):
+        if not stat.S_ISREG(kind := file.lstat().st_mode) and not stat.S_ISDIR(kind):
+            raise ServingError(f"{file} is a link or a device, which a bundle never holds. {remedy}")
+    found = {file.relative_to(path).as_posix() for file in _files(path)} - {MANIFEST, SIGNATURE}
+    for name in sorted(found | named):
+        inner = PurePosixPath(name)
+        if inner.is_absolute() or ".." in inner.parts or "\\" in name:
+            raise ServingError(f"{path / MANIFEST} names {name}, which lies outside of the bundle. {remedy}")
+        if inner.suffix in PICKLES:
+            raise ServingError(f"{path / name} may hold pickled code, which a bundle never does. {remedy}")
+        if name not in found:
+            raise ServingError(f"{path / name} is missing. {remedy}")
+        if name not in named:
+            raise ServingError(f"{path / name} was added. {remedy}")
 
 
 def _refuse_code(path: Path) -> None:
