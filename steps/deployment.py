@@ -12,7 +12,8 @@ from forgeline.config.schema.serve.engine import Openvino
 from forgeline.data.layout import SPLITS
 from forgeline.errors import ServingError
 from forgeline.evaluation.score import test_records
-from forgeline.records import read_records
+from forgeline.lineage import file_digest
+from forgeline.records import read_records, write_json
 from forgeline.registry import loading, promotion, versions
 from forgeline.serving import bundle as bundles
 from forgeline.serving import signing
@@ -21,11 +22,13 @@ from forgeline.serving.engines.make import PRIMARY
 from forgeline.serving.gateway.access.local import local_key
 from forgeline.serving.gateway.web import page
 from forgeline.serving.parity import ParityReport, check
+from forgeline.serving.sbom import sbom
 from forgeline.serving.smoke import smoke
 from forgeline.serving.targets import local
 from steps import cache
 
 BUNDLES = cache.WORK / "bundles"
+DEPLOYMENTS = cache.WORK / "deployments"
 
 
 @step(cache_policy=cache.cached(cache.bundling))
@@ -105,8 +108,11 @@ def deploy_local(
 
 @step(enable_cache=False)
 def record_deployment(deployment: local.Deployment, config: Config) -> None:
-    """Write the deployment into the ledger, once."""
-    promotion.record_once(config, "deployed", deployment.model_dump(mode="json"))
+    """Write down what the deployment is made of, and the deployment into the ledger, once."""
+    path = DEPLOYMENTS / f"{deployment.digest[:16]}.cdx.json"
+    write_json(path, sbom(bundles.verify(deployment.bundle, config.serve.signing), config.project))
+    bill = {"path": str(path), "sha256": file_digest(path)}
+    promotion.record_once(config, "deployed", deployment.model_dump(mode="json") | {"sbom": bill})
 
 
 def _as_trained(config: Config, version: versions.Version) -> Config:

@@ -69,7 +69,8 @@ class Manifest(BaseModel):
     """What a bundle holds and came from; `digest` covers every other field, `files` every other file.
 
     `base` is what was tuned, None if training began from scratch. `base_digest` is of the base's
-    weights, without which an adapter is nothing; None if the bundle holds every weight itself.
+    weights, without which an adapter is nothing, and of its code if that is run; None if the bundle holds every
+    weight itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -291,7 +292,9 @@ def _name_base(adapter: Path, base: Model) -> None:
 
 
 def _weights_digest(base: Model, root: Path) -> str:
-    return value_digest(_digests(base_folder(base, root), "*.safetensors"))
+    folder = base_folder(base, root)
+    code = _digests(folder, "*.py") if base.trust_remote_code else {}
+    return value_digest(_digests(folder, "*.safetensors") | code)
 
 
 def _digests(folder: Path, pattern: str = "*") -> dict[str, str]:
