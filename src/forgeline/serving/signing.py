@@ -52,7 +52,7 @@ class Envelope(BaseModel):
     """A statement in base64 and its signatures; the names of its fields are those of DSSE."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    payload_type: Literal["application/vnd.forgeline.statement+json"] = Field(PAYLOAD, alias="payloadType")
+    payload_type: Literal["application/vnd.forgeline.statement+json"] = Field(alias="payloadType")
     payload: str
     signatures: list[Signature]
 
