@@ -96,7 +96,7 @@ def deploy(
     """Bring the bundle to a target; it stays there only if the smoke test over HTTP passes."""
     prompts = [comparison.prompt for comparison in parity.comparisons]
     key, tls = local_key(config), config.serve.access.tls
-    manifest = bundles.verify(Path(bundle))
+    manifest = bundles.verify(Path(bundle), config.serve.signing)
     model = manifest.lineage.model
     job = targets.Job(
         config=config,

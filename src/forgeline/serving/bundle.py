@@ -48,7 +48,10 @@ TOKENIZER_FILES = (
 )
 NOBODY = Signing()  # asks for no signature
 PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
-MAGIC = (b"\x80", b"PK\x03\x04")  # how pickles of protocol 2 and later begin, and the archives that torch puts them into
+MAGIC = (
+    b"\x80",
+    b"PK\x03\x04",
+)  # of pickles from protocol 2 on, and of the archives that torch puts them into
 PICKLED_WEIGHTS = {"adapter_model", "pytorch_model"}
 
 

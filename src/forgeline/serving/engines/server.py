@@ -36,8 +36,8 @@ from forgeline.serving.gateway.protocol import (
     from_engine,
     models_page,
 )
-from forgeline.serving.gateway.server import listen
 from forgeline.serving.gateway.sse import EventStream, events, whole
+from forgeline.serving.sockets import listen
 
 
 def create_app(engine: Engine, manifest: Manifest) -> FastAPI:

@@ -9,7 +9,6 @@ import secrets
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,11 +18,11 @@ from forgeline.config.schema.serve.engine import Supervision
 from forgeline.errors import ForgelineError, ServingError
 from forgeline.serving.engines import GenerationRequest, Piece
 from forgeline.serving.engines.remote import Endpoint, Remote
+from forgeline.serving.restarts import Restarts
 
 logger = logging.getLogger("forgeline.engine")
 
 LOOK_EVERY = 0.5  # seconds
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # before a process is started again; doubled each time
 EXIT_SECONDS = 3.0  # that a process may take to be gone after what it had begun
 HARD_END = 10.0  # seconds that a killed process may take to be gone
 LAST_LINES = 4_096  # bytes at the end of the log, where a process says why it ended
@@ -89,24 +88,21 @@ class Supervised:
 
     async def _keep(self) -> None:
         """Run the process again and again, until it ends too often."""
-        bounds, ends = self._supervision, deque[float]()
+        bounds = self._supervision
+        restarts = Restarts(bounds.restarts, bounds.window)
         while True:
             try:
                 why = await self._run()
             except (ForgelineError, OSError) as fault:  # the command cannot be made, or not started
                 why = str(fault)
-            now = time.monotonic()
-            ends.append(now)
-            while ends[0] < now - bounds.window:
-                ends.popleft()
-            if len(ends) > bounds.restarts:
+            pause = restarts.pause()
+            if pause is None:
                 self.failure = ServingError(
-                    f"The engine {self.name} is given up after {len(ends)} ends in {bounds.window:g} s. The last: "
+                    f"The engine {self.name} is given up after {len(restarts)} ends in {bounds.window:g} s. The last: "
                     f"{why} Its log is {self._program.log}."
                 )
                 logger.error("%s", self.failure)
                 return
-            pause = min(FIRST_PAUSE * 2 ** (len(ends) - 1), LONGEST_PAUSE)
             logger.warning("the engine %s is started again in %.1f s: %s", self.name, pause, why)
             await asyncio.sleep(pause)
 
