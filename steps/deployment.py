@@ -12,19 +12,22 @@ from forgeline.config.schema.serve.engine import Openvino
 from forgeline.data.layout import SPLITS
 from forgeline.errors import ServingError
 from forgeline.evaluation.score import test_records
-from forgeline.records import read_records
+from forgeline.lineage import file_digest
+from forgeline.records import read_records, write_json
 from forgeline.registry import loading, promotion, versions
 from forgeline.serving import bundle as bundles
-from forgeline.serving import targets
+from forgeline.serving import signing, targets
 from forgeline.serving.admission import admit
 from forgeline.serving.engines.make import PRIMARY
 from forgeline.serving.gateway.access.local import local_key
 from forgeline.serving.gateway.web import page
 from forgeline.serving.parity import ParityReport, check
+from forgeline.serving.sbom import sbom
 from forgeline.serving.smoke import smoke
 from steps import cache
 
 BUNDLES = cache.WORK / "bundles"
+DEPLOYMENTS = cache.WORK / "deployments"
 
 
 @step(cache_policy=cache.cached(cache.bundling))
@@ -36,6 +39,9 @@ def build_bundle(version: int, config: Config) -> Annotated[str, "bundle"]:
     told = page(config, read_records(Path(SPLITS["train"])))
     path = bundles.build(_as_trained(config, registered), tuned, registered.bundle_lineage(), BUNDLES, prompter, told)
     print(f"bundle {path}")
+    if config.serve.signing.key and (vouched := signing.sign(path / bundles.MANIFEST, config.serve.signing)):
+        promotion.ledger(config).append("signed", bundle=path.name, **vouched.model_dump())
+        print(f"signed by key {vouched.key}")
     return str(path)
 
 
@@ -52,6 +58,7 @@ def check_parity(version: int, bundle: str, config: Config) -> Annotated[ParityR
         config.serve.parity.tolerance,
         config.serve.sampling.max_tokens,
         loading.prompter(config, registered),
+        bundles.verify(Path(bundle), config.serve.signing),
     )
     worst = max(comparison.logit_difference for comparison in report.comparisons)
     print(f"parity on {len(records)} prompts: same replies, logits within {worst:.2g}")
@@ -69,7 +76,7 @@ def admit_engine(bundle: str, parity: ParityReport, config: Config) -> Annotated
         for held in admission.verdicts:
             print(f"{held.outcome:>7}  {held.gate}: {held.reason}")
         action = "not_admitted" if admission.refusal else "admitted"
-        manifest = bundles.verify(Path(bundle))
+        manifest = bundles.verify(Path(bundle), config.serve.signing)
         facts = {"model": manifest.lineage.model, "version": manifest.lineage.version, "bundle": manifest.digest}
         promotion.record_once(config, action, facts | admission.model_dump(mode="json", exclude={"replies"}))
         if admission.refusal:
@@ -89,7 +96,7 @@ def deploy(
     """Bring the bundle to a target; it stays there only if the smoke test over HTTP passes."""
     prompts = [comparison.prompt for comparison in parity.comparisons]
     key, tls = local_key(config), config.serve.access.tls
-    manifest = bundles.verify(Path(bundle))
+    manifest = bundles.verify(Path(bundle), config.serve.signing)
     model = manifest.lineage.model
     job = targets.Job(
         config=config,
@@ -104,9 +111,13 @@ def deploy(
 
 
 @step(enable_cache=False)
-def record_deployment(deployment: dict[str, Any], target: str, config: Config) -> None:
-    """Write the deployment into the ledger, once."""
-    promotion.record_once(config, "deployed", {"target": target, **deployment})
+def record_deployment(bundle: str, deployment: dict[str, Any], target: str, config: Config) -> None:
+    """Write down what the deployment is made of, and the deployment into the ledger, once."""
+    manifest = bundles.verify(Path(bundle), config.serve.signing)
+    path = DEPLOYMENTS / f"{manifest.digest[:16]}.cdx.json"
+    write_json(path, sbom(manifest, config.project))
+    bill = {"path": str(path), "sha256": file_digest(path)}
+    promotion.record_once(config, "deployed", {"target": target, **deployment, "sbom": bill})
 
 
 def _as_trained(config: Config, version: versions.Version) -> Config:

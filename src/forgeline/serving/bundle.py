@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Set
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forgeline.config.schema import Config, Guards, Method, Model, Sampling, Train
+from forgeline.config.schema.serve import Signing
 from forgeline.errors import ServingError
 from forgeline.lineage import file_digest, value_digest
 from forgeline.models import LanguageModel, base_folder, load_base, load_tuned, load_whole, precision
 from forgeline.models.adapter import ADAPTER, ADAPTER_WEIGHTS
 from forgeline.prompting import Prompter
 from forgeline.records import write_json
+from forgeline.serving import signing as signatures
+from forgeline.serving.signing import SIGNATURE
 
 MANIFEST = "manifest.json"
 TUNED = "tuned"  # the folder of an adapter or a whole model, and of its tokenizer
@@ -42,7 +46,12 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
+NOBODY = Signing()  # asks for no signature
 PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+MAGIC = (
+    b"\x80",
+    b"PK\x03\x04",
+)  # of pickles from protocol 2 on, and of the archives that torch puts them into
 PICKLED_WEIGHTS = {"adapter_model", "pytorch_model"}
 
 
@@ -63,7 +72,8 @@ class Manifest(BaseModel):
     """What a bundle holds and came from; `digest` covers every other field, `files` every other file.
 
     `base` is what was tuned, None if training began from scratch. `base_digest` is of the base's
-    weights, without which an adapter is nothing; None if the bundle holds every weight itself.
+    weights, without which an adapter is nothing, and of its code if that is run; None if the bundle holds every
+    weight itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,6 +129,8 @@ def build(
                 write_json(partial / PAGE, page.model_dump(mode="json"))
             if adapted:
                 _name_base(partial / TUNED / ADAPTER, config.train.model)
+            for path in _files(partial):
+                _refuse_code(path)
             manifest = Manifest(
                 lineage=origin,
                 base=None if config.train.method == "scratch" else config.train.model,
@@ -133,7 +145,8 @@ def build(
             manifest = manifest.model_copy(update={"digest": manifest.expected_digest()})
             bundle = folder / manifest.digest[:16]
             if bundle.exists():
-                verify(bundle)
+                if verify(bundle).digest != manifest.digest:
+                    raise ServingError(f"{bundle} is not what its name says: delete it and deploy again.")
                 return bundle
             write_json(partial / MANIFEST, manifest.model_dump(mode="json"))
             for path in _files(partial):
@@ -147,31 +160,31 @@ def build(
     return bundle
 
 
-def verify(path: Path) -> Manifest:
-    """Return the manifest of an intact bundle.
+def verify(path: Path, signing: Signing = NOBODY) -> Manifest:
+    """Return the manifest of an intact bundle that is signed as `signing` asks; nothing but the manifest is parsed.
+
+    First the signature, then the manifest's own digest, then every file: its name, kind, digest and first bytes.
 
     Raises:
-        ServingError: naming the first file that is missing, added, altered or pickled.
+        ServingError: saying whose signature is missing or wrong, or naming the first file that is missing, added,
+            altered, pickled or a link.
     """
     if not (path / MANIFEST).is_file():
         raise ServingError(f"{path} is not a bundle: {MANIFEST} is missing. Make one with `forgeline deploy`.")
+    content = (path / MANIFEST).read_bytes()
+    signatures.check(path / MANIFEST, content, signing)
     try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as fault:
         raise ServingError(f"{path / MANIFEST} is not a bundle's manifest: {fault.errors()[0]['msg']}.") from None
     remedy = f"The bundle is no longer what was approved: delete {path} and deploy again."
     if manifest.digest != manifest.expected_digest():
         raise ServingError(f"{path / MANIFEST} was altered: its digest does not follow from its fields. {remedy}")
-    found = {file.relative_to(path).as_posix(): file for file in _files(path) if file != path / MANIFEST}
-    for name in sorted(found.keys() | manifest.files.keys()):
-        if Path(name).suffix in PICKLES:
-            raise ServingError(f"{path / name} may hold pickled code, which a bundle never does. {remedy}")
-        if name not in found:
-            raise ServingError(f"{path / name} is missing. {remedy}")
-        if name not in manifest.files:
-            raise ServingError(f"{path / name} was added. {remedy}")
-        if file_digest(found[name]) != manifest.files[name]:
+    _check_names(path, manifest.files.keys(), remedy)
+    for name, digest in manifest.files.items():
+        if file_digest(path / name) != digest:
             raise ServingError(f"{path / name} was altered: its sha256 is not the manifest's. {remedy}")
+        _refuse_code(path / name)
     return manifest
 
 
@@ -228,6 +241,38 @@ def _lineage(lineage: dict[str, str]) -> Lineage:
         ) from None
 
 
+def _check_names(path: Path, named: Set[str], remedy: str) -> None:
+    """Refuse a bundle that holds other files than its manifest names, or anything but files; none is read."""
+    for file in path.rglob("*"):
+        if not stat.S_ISREG(kind := file.lstat().st_mode) and not stat.S_ISDIR(kind):
+            raise ServingError(f"{file} is a link or a device, which a bundle never holds. {remedy}")
+    found = {file.relative_to(path).as_posix() for file in _files(path)} - {MANIFEST, SIGNATURE}
+    for name in sorted(found | named):
+        inner = PurePosixPath(name)
+        if inner.is_absolute() or ".." in inner.parts or "\\" in name:
+            raise ServingError(f"{path / MANIFEST} names {name}, which lies outside of the bundle. {remedy}")
+        if inner.suffix in PICKLES:
+            raise ServingError(f"{path / name} may hold pickled code, which a bundle never does. {remedy}")
+        if name not in found:
+            raise ServingError(f"{path / name} is missing. {remedy}")
+        if name not in named:
+            raise ServingError(f"{path / name} was added. {remedy}")
+
+
+def _refuse_code(path: Path) -> None:
+    """Refuse a pickle by its content, whatever its name, and weights that do not begin as safetensors do."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    header = int.from_bytes(head[:8], "little")  # the length of a JSON object
+    weights = path.suffix == ".safetensors"  # whose first byte, of that length, may be any
+    legal = head[8:] == b"{" and header <= path.stat().st_size - 8 if weights else not head.startswith(MAGIC)
+    if not legal:
+        raise ServingError(
+            f"{path} is {'no safetensors file' if weights else 'a pickle or an archive'} by its content, and may hold "
+            "code, which a bundle never does: delete the bundle, and save the weights as safetensors."
+        )
+
+
 def _check_tuned(tuned: Path, needed: Iterable[str]) -> None:
     pickled = [path.name for path in _files(tuned) if path.suffix in PICKLES and path.stem in PICKLED_WEIGHTS]
     if pickled:
@@ -251,7 +296,9 @@ def _name_base(adapter: Path, base: Model) -> None:
 
 
 def _weights_digest(base: Model, root: Path) -> str:
-    return value_digest(_digests(base_folder(base, root), "*.safetensors"))
+    folder = base_folder(base, root)
+    code = _digests(folder, "*.py") if base.trust_remote_code else {}
+    return value_digest(_digests(folder, "*.safetensors") | code)
 
 
 def _digests(folder: Path, pattern: str = "*") -> dict[str, str]:

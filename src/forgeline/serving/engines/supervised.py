@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import time
@@ -34,13 +33,15 @@ class Program:
     """A server of the chat API that can be started here, and how it is spoken to.
 
     `command` is given the port to listen on, and is called in a thread at each start. A server that wants a key finds
-    one in the environment, as `key_variable`. `endpoint` has everything but the URL and the key.
+    one in the environment, as `key_variable`. `endpoint` has everything but the URL and the key; `url` is what they
+    are to the port.
     """
 
     command: Callable[[int], Sequence[str]]
     endpoint: Endpoint
     log: Path
     key_variable: str | None = None
+    url: Callable[[int], str] = "http://127.0.0.1:{}/v1".format
 
 
 class Supervised:
@@ -56,7 +57,6 @@ class Supervised:
         self._drain = drain
         self._remote = Remote(name, program.endpoint)  # of the running process; never ready before there is one
         self._last_piece = float("-inf")
-        self._process: asyncio.subprocess.Process | None = None
 
     @property
     def ready(self) -> bool:
@@ -85,11 +85,6 @@ class Supervised:
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece]:
         """Yield the reply as it comes; closing the generator cancels it."""
         return self._remote.generate(request)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if one runs."""
-        if self._process is not None:
-            self._process.send_signal(number)
 
     async def _keep(self) -> None:
         """Run the process again and again, until it ends too often."""
@@ -126,8 +121,8 @@ class Supervised:
                 env=os.environ | ({variable: key} if variable else {}),
                 start_new_session=True,
             )
-        endpoint = replace(self._program.endpoint, url=f"http://127.0.0.1:{port}/v1", key=key if variable else None)
-        self._last_piece, self._remote, self._process = self.last_piece, Remote(self.name, endpoint), process
+        endpoint = replace(self._program.endpoint, url=self._program.url(port), key=key if variable else None)
+        self._last_piece, self._remote = self.last_piece, Remote(self.name, endpoint)
         await self._remote.start()
         exited = asyncio.create_task(process.wait())
         try:
@@ -139,7 +134,6 @@ class Supervised:
             await asyncio.wait((exited,), timeout=self._drain + EXIT_SECONDS)
             raise
         finally:
-            self._process = None
             await self._remote.close()
             await _kill(process, exited)
 

@@ -34,7 +34,7 @@ def main() -> None:
     order = Order.read(arguments.order)
     bundle, serve = order.bundle, order.serve
     listeners = inherited()
-    manifest = verify(bundle)
+    manifest = verify(bundle, serve.signing)
     if not listeners:
         listeners = [listen(serve.host, serve.port)]
     page = web.stored_page(bundle, manifest.lineage.model)

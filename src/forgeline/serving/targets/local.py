@@ -123,7 +123,7 @@ def deploy(root: Path, order: Order, check: Callable[[Deployment], object]) -> D
         ServingError: if the port is taken, or the new bundle cannot be served.
     """
     order = order.model_copy(update={"bundle": order.bundle.resolve()})
-    manifest = verify(order.bundle)
+    manifest = verify(order.bundle, order.serve.signing)
     kept = Kept(root, NAME)
     with kept.locked():
         current = kept.read(Deployment)

@@ -13,7 +13,9 @@ from forgeline.config.schema.serve.guards import Guards
 from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
 from forgeline.config.schema.serve.people import People
+from forgeline.config.schema.serve.scaling import Scaling
 from forgeline.config.schema.serve.seen import Seen
+from forgeline.config.schema.serve.signing import Signing
 from forgeline.config.schema.serve.targets import Targets
 
 __all__ = [
@@ -26,8 +28,10 @@ __all__ = [
     "Parity",
     "People",
     "Sampling",
+    "Scaling",
     "Seen",
     "Serve",
+    "Signing",
     "Targets",
 ]
 
@@ -60,12 +64,14 @@ class Serve(Section):
     guards: Guards = Guards()
     engine: Engine = Transformers()
     others: dict[Name, Engine] = {}
+    scaling: Scaling = Scaling()
     access: Access = Access()
     limits: Limits = Limits()
     ladder: Ladder = Ladder()
     cache: Cache = Cache()
     seen: Seen = Seen()
     people: People = People()
+    signing: Signing = Signing()
     drain_timeout: Seconds = 30.0
     targets: Targets = Targets()
     parity: Parity = Parity()
