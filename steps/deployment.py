@@ -15,7 +15,7 @@ from forgeline.evaluation.score import test_records
 from forgeline.records import read_records
 from forgeline.registry import loading, promotion, versions
 from forgeline.serving import bundle as bundles
-from forgeline.serving import targets
+from forgeline.serving import signing, targets
 from forgeline.serving.admission import admit
 from forgeline.serving.engines.make import PRIMARY
 from forgeline.serving.gateway.access.local import local_key
@@ -36,6 +36,9 @@ def build_bundle(version: int, config: Config) -> Annotated[str, "bundle"]:
     told = page(config, read_records(Path(SPLITS["train"])))
     path = bundles.build(_as_trained(config, registered), tuned, registered.bundle_lineage(), BUNDLES, prompter, told)
     print(f"bundle {path}")
+    if config.serve.signing.key and (vouched := signing.sign(path / bundles.MANIFEST, config.serve.signing)):
+        promotion.ledger(config).append("signed", bundle=path.name, **vouched.model_dump())
+        print(f"signed by key {vouched.key}")
     return str(path)
 
 
@@ -52,6 +55,7 @@ def check_parity(version: int, bundle: str, config: Config) -> Annotated[ParityR
         config.serve.parity.tolerance,
         config.serve.sampling.max_tokens,
         loading.prompter(config, registered),
+        bundles.verify(Path(bundle), config.serve.signing),
     )
     worst = max(comparison.logit_difference for comparison in report.comparisons)
     print(f"parity on {len(records)} prompts: same replies, logits within {worst:.2g}")
@@ -69,7 +73,7 @@ def admit_engine(bundle: str, parity: ParityReport, config: Config) -> Annotated
         for held in admission.verdicts:
             print(f"{held.outcome:>7}  {held.gate}: {held.reason}")
         action = "not_admitted" if admission.refusal else "admitted"
-        manifest = bundles.verify(Path(bundle))
+        manifest = bundles.verify(Path(bundle), config.serve.signing)
         facts = {"model": manifest.lineage.model, "version": manifest.lineage.version, "bundle": manifest.digest}
         promotion.record_once(config, action, facts | admission.model_dump(mode="json", exclude={"replies"}))
         if admission.refusal:

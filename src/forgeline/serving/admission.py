@@ -65,9 +65,10 @@ def admit(config: Config, bundle: Path, settings: Openvino, prompts: Sequence[Me
     Raises:
         ServingError: if the bundle cannot be exported, or its variant does not answer.
     """
-    manifest, runtime = verify(bundle), variants.runtime()
-    folder = variants.export(bundle, manifest, config.root, config.root / settings.environment)
-    variant = variants.verify(folder, manifest)
+    signing = config.serve.signing
+    manifest, runtime = verify(bundle, signing), variants.runtime()
+    folder = variants.export(bundle, manifest, config.root, config.root / settings.environment, signing)
+    variant = variants.verify(folder, manifest, signing)
     scoring = _scoring(config)
     measured = _identity(config, scoring, prompts)
     found = variants.known(folder)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forgeline.config.schema import Config, Guards, Method, Model, Sampling, Train
+from forgeline.config.schema.serve import Signing
 from forgeline.errors import ServingError
 from forgeline.lineage import file_digest, value_digest
 from forgeline.models import LanguageModel, base_folder, load_base, load_tuned, load_whole, precision
 from forgeline.models.adapter import ADAPTER, ADAPTER_WEIGHTS
 from forgeline.prompting import Prompter
 from forgeline.records import write_json
+from forgeline.serving import signing as signatures
+from forgeline.serving.signing import SIGNATURE
 
 MANIFEST = "manifest.json"
 TUNED = "tuned"  # the folder of an adapter or a whole model, and of its tokenizer
@@ -42,7 +46,9 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
+NOBODY = Signing()  # asks for no signature
 PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+MAGIC = (b"\x80", b"PK")  # how pickles of protocol 2 and later begin, and the archives that torch puts them into
 PICKLED_WEIGHTS = {"adapter_model", "pytorch_model"}
 
 
@@ -119,6 +125,8 @@ def build(
                 write_json(partial / PAGE, page.model_dump(mode="json"))
             if adapted:
                 _name_base(partial / TUNED / ADAPTER, config.train.model)
+            for path in _files(partial):
+                _refuse_code(path)
             manifest = Manifest(
                 lineage=origin,
                 base=None if config.train.method == "scratch" else config.train.model,
@@ -133,7 +141,8 @@ def build(
             manifest = manifest.model_copy(update={"digest": manifest.expected_digest()})
             bundle = folder / manifest.digest[:16]
             if bundle.exists():
-                verify(bundle)
+                if verify(bundle).digest != manifest.digest:
+                    raise ServingError(f"{bundle} is not what its name says: delete it and deploy again.")
                 return bundle
             write_json(partial / MANIFEST, manifest.model_dump(mode="json"))
             for path in _files(partial):
@@ -147,24 +156,36 @@ def build(
     return bundle
 
 
-def verify(path: Path) -> Manifest:
-    """Return the manifest of an intact bundle.
+def verify(path: Path, signing: Signing = NOBODY) -> Manifest:
+    """Return the manifest of an intact bundle that is signed as `signing` asks; nothing but the manifest is parsed.
+
+    First the signature, then the manifest's own digest, then every file: its name, kind, digest and first bytes.
 
     Raises:
-        ServingError: naming the first file that is missing, added, altered or pickled.
+        ServingError: saying whose signature is missing or wrong, or naming the first file that is missing, added,
+            altered, pickled or a link.
     """
     if not (path / MANIFEST).is_file():
         raise ServingError(f"{path} is not a bundle: {MANIFEST} is missing. Make one with `forgeline deploy`.")
+    content = (path / MANIFEST).read_bytes()
+    signatures.check(path / MANIFEST, content, signing)
     try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as fault:
         raise ServingError(f"{path / MANIFEST} is not a bundle's manifest: {fault.errors()[0]['msg']}.") from None
     remedy = f"The bundle is no longer what was approved: delete {path} and deploy again."
     if manifest.digest != manifest.expected_digest():
         raise ServingError(f"{path / MANIFEST} was altered: its digest does not follow from its fields. {remedy}")
-    found = {file.relative_to(path).as_posix(): file for file in _files(path) if file != path / MANIFEST}
+    for file in path.rglob("*"):
+        if not stat.S_ISREG(kind := file.lstat().st_mode) and not stat.S_ISDIR(kind):
+            raise ServingError(f"{file} is a link or a device, which a bundle never holds. {remedy}")
+    found = {file.relative_to(path).as_posix(): file for file in _files(path)}
+    found = {name: file for name, file in found.items() if name not in {MANIFEST, SIGNATURE}}
     for name in sorted(found.keys() | manifest.files.keys()):
-        if Path(name).suffix in PICKLES:
+        inner = PurePosixPath(name)
+        if inner.is_absolute() or ".." in inner.parts or "\\" in name:
+            raise ServingError(f"{path / MANIFEST} names {name}, which lies outside of the bundle. {remedy}")
+        if inner.suffix in PICKLES:
             raise ServingError(f"{path / name} may hold pickled code, which a bundle never does. {remedy}")
         if name not in found:
             raise ServingError(f"{path / name} is missing. {remedy}")
@@ -172,6 +193,7 @@ def verify(path: Path) -> Manifest:
             raise ServingError(f"{path / name} was added. {remedy}")
         if file_digest(found[name]) != manifest.files[name]:
             raise ServingError(f"{path / name} was altered: its sha256 is not the manifest's. {remedy}")
+        _refuse_code(found[name])
     return manifest
 
 
@@ -226,6 +248,19 @@ def _lineage(lineage: dict[str, str]) -> Lineage:
             f"A bundle needs every link of its lineage ({', '.join(Lineage.model_fields)}); "
             f"missing or not expected: {links}."
         ) from None
+
+
+def _refuse_code(path: Path) -> None:
+    """Refuse a pickle by its content, whatever its name, and weights that do not begin as safetensors do."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    header = int.from_bytes(head[:8], "little")  # the length of a JSON object
+    weights = path.suffix != ".safetensors" or (head[8:] == b"{" and header <= path.stat().st_size - 8)
+    if head.startswith(MAGIC) or not weights:
+        raise ServingError(
+            f"{path} is {'a pickle or an archive' if weights else 'no safetensors file'} by its content, and may hold "
+            "code, which a bundle never does: delete the bundle, and save the weights as safetensors."
+        )
 
 
 def _check_tuned(tuned: Path, needed: Iterable[str]) -> None:

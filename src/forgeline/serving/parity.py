@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from forgeline.errors import ServingError
 from forgeline.models import LanguageModel
 from forgeline.prompting import Prompter
-from forgeline.serving.bundle import load, prompter
+from forgeline.serving.bundle import Manifest, load, prompter
 from forgeline.serving.engines import GenerationRequest
 from forgeline.serving.engines.prompt import encode
 from forgeline.serving.engines.transformers import answer
@@ -60,15 +60,17 @@ def check(
     tolerance: float,
     max_tokens: int,
     approach: Prompter | None = None,
+    verified: Manifest | None = None,
 ) -> ParityReport:
     """Return how closely a bundle repeats the model, and the `approach`, that was evaluated.
 
     `prompts` are chat messages; `tolerance` bounds the logits at each prompt's last position.
+    `verified` is the bundle's manifest, if it was just verified.
 
     Raises:
         ServingError: naming the first prompt whose reply or logits differ, and by how much.
     """
-    evaluated, candidate = Side(reference, approach), Side(load(bundle, root), prompter(bundle))
+    evaluated, candidate = Side(reference, approach), Side(load(bundle, root, verified), prompter(bundle))
     comparisons = [_compare(evaluated, candidate, prompt, max_tokens) for prompt in prompts]
     for number, found in enumerate(comparisons, start=1):
         # Not `>`: logits that are not numbers must not pass.

@@ -57,7 +57,7 @@ def _model(config: Config, reference: str) -> LanguageModel:
         case _ if plus:
             return load_tuned(_on(train, _named(root, base)), root / adapter, root)
         case _ if (folder / bundle.MANIFEST).is_file():
-            return bundle.load(folder, root)
+            return bundle.load(folder, root, bundle.verify(folder, config.serve.signing))
         case _ if (folder / ADAPTER).is_file():
             return load_tuned(_on(train, _named(root, base_of(folder))), folder, root)
         case _:

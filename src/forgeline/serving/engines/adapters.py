@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from forgeline.config.schema import Train
+from forgeline.config.schema.serve import Signing
 from forgeline.errors import ServingError
 from forgeline.models import LanguageModel, base_folder, load_base
 from forgeline.models.adapter import ADAPTER, base_of, check_fits
@@ -71,14 +72,14 @@ class Adapted(torch.nn.Module):
 
 
 def load(
-    paths: Mapping[str, str], bundle: Path, manifest: Manifest, root: Path
+    paths: Mapping[str, str], bundle: Path, manifest: Manifest, root: Path, signing: Signing
 ) -> tuple[LanguageModel, dict[str, Adapter], Switch]:
     """Return a verified bundle's base with the adapters at `paths`, bundles or folders below `root`, by their names.
 
     Unlike a bundle's own adapter they are not merged: in bfloat16 a reply can differ from a merged one's by rounding.
 
     Raises:
-        ServingError: if one is not a plain LoRA adapter on the very same base.
+        ServingError: if one is not a plain LoRA adapter on the very same base, or not signed as `signing` asks.
     """
     from peft import PeftModel
     from transformers import AutoTokenizer
@@ -92,7 +93,7 @@ def load(
     settings = Train(
         model=manifest.base, method=manifest.method, quantization=manifest.quantization, dtype=manifest.dtype
     )
-    folders = {name: _checked(name, root / path, manifest, root) for name, path in paths.items()}
+    folders = {name: _checked(name, root / path, manifest, root, signing) for name, path in paths.items()}
     base = load_base(settings, root, bundle / TUNED)
     model: Any = base.model
     for number, (name, folder) in enumerate(folders.items()):
@@ -109,7 +110,7 @@ def load(
     return LanguageModel(model.get_base_model().eval(), base.tokenizer, base.device), adapters, switch
 
 
-def _checked(name: str, path: Path, manifest: Manifest, root: Path) -> Path:
+def _checked(name: str, path: Path, manifest: Manifest, root: Path, signing: Signing) -> Path:
     """Return the folder of an adapter's weights; it must be made for the base of the manifest."""
     from peft import LoraConfig, PeftConfig
 
@@ -118,8 +119,10 @@ def _checked(name: str, path: Path, manifest: Manifest, root: Path) -> Path:
     folder = path
     if (path / MANIFEST).is_file():
         folder = path / TUNED
-        if verify(path).base_digest != manifest.base_digest:
+        if verify(path, signing).base_digest != manifest.base_digest:
             raise ServingError(f"{where} was made for another base than the served bundle's, {manifest.base.source}.")
+    elif signing.required:
+        raise ServingError(f"{where} is not a bundle, so nobody signed it, which serve.signing.required asks for.")
     if not (folder / ADAPTER).is_file():
         raise ServingError(f"{where} holds no adapter ({ADAPTER}).")
     if base_of(folder) != manifest.base.source:

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgeline.config.schema.serve import Serve
+from forgeline.config.schema.serve import Serve, Signing
 from forgeline.config.schema.serve.engine import Engine as Settings
 from forgeline.config.schema.serve.engine import Openvino, Ray, Remote, Transformers, Vllm
 from forgeline.lineage import value_digest
 from forgeline.records import write_json
-from forgeline.serving.bundle import Manifest
+from forgeline.serving.bundle import NOBODY, Manifest
 from forgeline.serving.engines import Engine
 from forgeline.sources.environment import expand
 
@@ -30,31 +30,39 @@ def made_all(serve: Serve, bundle: Path, manifest: Manifest) -> dict[str, Engine
         ForgelineError: if one cannot be made as its settings ask.
     """
     settings = {PRIMARY: serve.engine, **serve.others}
-    return {name: made(asked, bundle, manifest, name, serve.drain_timeout) for name, asked in settings.items()}
+    bounds = serve.drain_timeout, serve.signing
+    return {name: made(asked, bundle, manifest, name, *bounds) for name, asked in settings.items()}
 
 
 def made(
-    settings: Settings, bundle: Path, manifest: Manifest, name: str = PRIMARY, drain: float = Serve().drain_timeout
+    settings: Settings,
+    bundle: Path,
+    manifest: Manifest,
+    name: str = PRIMARY,
+    drain: float = Serve().drain_timeout,
+    signing: Signing = NOBODY,
 ) -> Engine:
     """Return an engine that serves a verified bundle; relative paths are found below the working folder.
+
+    What it opens beside or after that must be signed as `signing` asks.
 
     Raises:
         ForgelineError: if it cannot be made as its settings ask.
     """
     match settings:
         case Transformers(process=True) | Openvino(process=True) | Vllm() | Ray():
-            return _supervised(settings, bundle, manifest, name, drain)
+            return _supervised(settings, bundle, manifest, name, drain, signing)
         case Transformers():
             from forgeline.serving.engines.embedded import Embedded
             from forgeline.serving.engines.transformers import Rows
 
-            return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest, settings.adapters))
+            return Embedded(settings.name, Rows(bundle, Path.cwd(), manifest, settings.adapters, signing))
         case Openvino():
             from forgeline.serving.engines.embedded import Embedded
             from forgeline.serving.engines.openvino import Continuous
             from forgeline.serving.engines.openvino_variant import admitted
 
-            return Embedded(settings.name, Continuous(*admitted(bundle, manifest), bundle))
+            return Embedded(settings.name, Continuous(*admitted(bundle, manifest, signing), bundle))
         case Remote():
             from forgeline.serving.engines import remote
 
@@ -70,7 +78,12 @@ def made(
 
 
 def _supervised(
-    settings: Transformers | Openvino | Vllm | Ray, bundle: Path, manifest: Manifest, name: str, drain: float
+    settings: Transformers | Openvino | Vllm | Ray,
+    bundle: Path,
+    manifest: Manifest,
+    name: str,
+    drain: float,
+    signing: Signing,
 ) -> Engine:
     from forgeline.serving.engines import ray, supervised, vllm
     from forgeline.serving.engines.openvino_variant import admitted
@@ -80,26 +93,27 @@ def _supervised(
     log = folder / f"{name}.log"
     match settings:
         case Vllm():
-            program = vllm.program(settings, bundle, manifest, root, drain, log)
+            program = vllm.program(settings, bundle, manifest, root, drain, log, signing)
         case Ray():
-            return ray.RayServe(name, settings, bundle, manifest, drain, folder)
+            return ray.RayServe(name, settings, bundle, manifest, drain, folder, signing)
         case Transformers():
             endpoint = Endpoint.own(manifest.lineage.model, settings, settings.timeouts)
-            program = _own_server(settings, endpoint, bundle, drain, log)
+            program = _own_server(settings, endpoint, bundle, drain, log, signing)
         case Openvino():
-            admitted(bundle, manifest)  # what its process would be refused is told before it is started
+            admitted(bundle, manifest, signing)  # what its process would be refused is told before it is started
             endpoint = Endpoint(url="", model=manifest.lineage.model, timeouts=settings.timeouts)
-            program = _own_server(settings, endpoint, bundle, drain, log)
+            program = _own_server(settings, endpoint, bundle, drain, log, signing)
     return supervised.Supervised(name, program, settings.supervision, drain)
 
 
 def _own_server(
-    settings: Transformers | Openvino, endpoint: Endpoint, bundle: Path, drain: float, log: Path
+    settings: Transformers | Openvino, endpoint: Endpoint, bundle: Path, drain: float, log: Path, signing: Signing
 ) -> Program:
     """Return our own server of an engine in this environment."""
     from forgeline.serving.engines.supervised import Program
 
-    alone = Serve(engine=settings.model_copy(update={"process": False}), drain_timeout=drain).model_dump(mode="json")
+    engine = settings.model_copy(update={"process": False})
+    alone = Serve(engine=engine, drain_timeout=drain, signing=signing).model_dump(mode="json")
     path = log.with_name(f"{value_digest(alone)[:16]}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, alone)

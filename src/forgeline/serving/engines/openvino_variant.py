@@ -11,11 +11,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from forgeline.config.schema.serve import Signing
 from forgeline.errors import ServingError
 from forgeline.lineage import file_digest, value_digest
 from forgeline.records import write_json
-from forgeline.serving.bundle import Manifest, load
+from forgeline.serving import signing as signatures
+from forgeline.serving.bundle import NOBODY, Manifest, load
 from forgeline.serving.engines.environment import release
+from forgeline.serving.signing import SIGNATURE
 
 RELEASE = "2.2.0"  # of optimum-intel; deploy/openvino holds the locked environment
 WEIGHTS = "int8_asym"
@@ -97,10 +100,11 @@ def runtime() -> str:
         raise ServingError("OpenVINO is not installed: pip install 'forgeline[openvino]'.") from None
 
 
-def export(bundle: Path, manifest: Manifest, root: Path, environment: Path) -> Path:
+def export(bundle: Path, manifest: Manifest, root: Path, environment: Path, signing: Signing = NOBODY) -> Path:
     """Return the folder of a verified bundle's variant, which is made if it is not there, whole or not at all.
 
-    The adapter is merged into the base model, which is found below `root`, before the weights are cut to 8 bits.
+    The adapter is merged into the base model, which is found below `root`, before the weights are cut to 8 bits. With
+    `signing.key` the variant is signed, as its bundle is.
 
     Raises:
         ServingError: if the exporter's environment is not there or holds another release, if the bundle cannot be
@@ -108,7 +112,7 @@ def export(bundle: Path, manifest: Manifest, root: Path, environment: Path) -> P
     """
     folder = folder_of(bundle, manifest)
     if folder.is_dir():
-        verify(folder, manifest)
+        verify(folder, manifest, signing)
         return folder
     _check(environment, manifest)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as name:
@@ -131,24 +135,28 @@ def export(bundle: Path, manifest: Manifest, root: Path, environment: Path) -> P
         write_json(out / VARIANT, variant.model_dump(mode="json"))
         for path in out.iterdir():
             path.chmod(0o444)
+        if signing.key:
+            signatures.sign(out / VARIANT, signing)
         os.replace(out, folder)
     return folder
 
 
-def verify(folder: Path, manifest: Manifest) -> Variant:
-    """Return what a variant says of itself, if it is intact and of this bundle.
+def verify(folder: Path, manifest: Manifest, signing: Signing = NOBODY) -> Variant:
+    """Return what a variant says of itself, if it is intact, of this bundle and signed as `signing` asks.
 
     Raises:
-        ServingError: naming the first file that is missing, added or altered.
+        ServingError: if nobody vouches for it who must, or naming the first file that is missing, added or altered.
     """
     remedy = f"Delete {folder} and deploy again."
     try:
-        variant = Variant.model_validate_json((folder / VARIANT).read_bytes())
+        content = (folder / VARIANT).read_bytes()
+        signatures.check(folder / VARIANT, content, signing)
+        variant = Variant.model_validate_json(content)
     except (OSError, ValidationError):
         raise ServingError(f"{folder / VARIANT} is missing or unreadable. {remedy}") from None
     if (variant.digest, variant.bundle) != (variant.expected_digest(), manifest.digest):
         raise ServingError(f"{folder / VARIANT} was altered, or is of another bundle. {remedy}")
-    found = {path.name for path in folder.iterdir()} - {VARIANT, ADMISSION}
+    found = {path.name for path in folder.iterdir()} - {VARIANT, ADMISSION, SIGNATURE}
     for name in sorted(found | variant.files.keys()):
         if name not in found or name not in variant.files:
             raise ServingError(f"{folder / name} {'was added' if name in found else 'is missing'}. {remedy}")
@@ -170,7 +178,7 @@ def save(folder: Path, admission: Admission) -> None:
     write_json(folder / ADMISSION, admission.model_dump(mode="json"))
 
 
-def admitted(bundle: Path, manifest: Manifest) -> tuple[Path, Variant]:
+def admitted(bundle: Path, manifest: Manifest, signing: Signing = NOBODY) -> tuple[Path, Variant]:
     """Return the folder of a verified bundle's variant and what it says, if it may serve here.
 
     Raises:
@@ -180,7 +188,7 @@ def admitted(bundle: Path, manifest: Manifest) -> tuple[Path, Variant]:
     folder, remedy = folder_of(bundle, manifest), "run `forgeline deploy --set serve.engine.name=openvino`"
     if not folder.is_dir():
         raise ServingError(f"{bundle} was not exported for OpenVINO ({folder} does not exist): {remedy}.")
-    variant, admission = verify(folder, manifest), known(folder)
+    variant, admission = verify(folder, manifest, signing), known(folder)
     if admission is None or (admission.variant, admission.runtime) != (variant.digest, runtime()):
         raise ServingError(
             f"Nothing says that {folder} may serve under OpenVINO {runtime()}: its replies were not compared with the "

@@ -17,10 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgeline.config.schema.serve import Signing
 from forgeline.config.schema.serve.engine import Ray
 from forgeline.errors import ServingError
 from forgeline.records import write_json
-from forgeline.serving.bundle import Manifest, verify
+from forgeline.serving.bundle import NOBODY, Manifest, verify
 from forgeline.serving.engines.remote import Endpoint
 from forgeline.serving.engines.supervised import Program, Supervised
 
@@ -36,9 +37,19 @@ LOOK_EVERY = 0.1  # seconds
 class RayServe(Supervised):
     """The engine of all replicas. `roll` replaces their bundle without a pause; `forgeline deploy` does not use it."""
 
-    def __init__(self, name: str, settings: Ray, bundle: Path, manifest: Manifest, drain: float, folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Ray,
+        bundle: Path,
+        manifest: Manifest,
+        drain: float,
+        folder: Path,
+        signing: Signing = NOBODY,
+    ) -> None:
         self._order = folder / f"{name}-{secrets.token_hex(4)}.json"  # what the driver is to serve
         self._settings = settings
+        self._signing = signing
         program = Program(
             command=lambda port: [sys.executable, "-c", DRIVER, str(self._order), str(port)],
             endpoint=Endpoint.own(manifest.lineage.model, settings.replica, settings.timeouts),
@@ -54,7 +65,7 @@ class RayServe(Supervised):
         Raises:
             ServingError: if the bundle was altered, or its replicas do not start; then those before it come back.
         """
-        manifest = await asyncio.to_thread(verify, bundle)
+        manifest = await asyncio.to_thread(verify, bundle, self._signing)
         self._write(bundle)
         self._served.unlink(missing_ok=True)
         self.signal(signal.SIGHUP)
@@ -81,7 +92,8 @@ class RayServe(Supervised):
 
     def _write(self, bundle: Path) -> None:
         order = {"bundle": str(bundle.resolve()), "root": str(Path.cwd()), "drain": self._drain}
-        write_json(self._order, {**order, "engine": self._settings.model_dump(mode="json")})
+        settings = {"engine": self._settings, "signing": self._signing}
+        write_json(self._order, order | {name: section.model_dump(mode="json") for name, section in settings.items()})
 
 
 def _served(order: Path) -> Path:
@@ -92,15 +104,15 @@ def _served(order: Path) -> Path:
 class Replica:
     """One engine and the server around it; Ray asks it whether it is well."""
 
-    def __init__(self, bundle: str, root: str, settings: dict[str, Any]) -> None:
+    def __init__(self, bundle: str, root: str, settings: dict[str, Any], asked: dict[str, Any]) -> None:
         from forgeline.serving.engines.make import made
 
         os.chdir(root)
-        engine = Ray.model_validate(settings)
+        engine, signing = Ray.model_validate(settings), Signing.model_validate(asked)
         if engine.address is None:
             _listen_on_loopback()
-        self._manifest = verify(Path(bundle))
-        self._engine = made(engine.replica, Path(bundle), self._manifest)
+        self._manifest = verify(Path(bundle), signing)
+        self._engine = made(engine.replica, Path(bundle), self._manifest, signing=signing)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application, whose start is the engine's."""
@@ -194,7 +206,7 @@ def _deploy(order: dict[str, Any]) -> None:
         ray_actor_options={"num_cpus": engine.cpus, "num_gpus": engine.gpus},
     )
     replicas = deployment(serve.ingress()(Replica))
-    application = replicas.bind(order["bundle"], order["root"], order["engine"])
+    application = replicas.bind(order["bundle"], order["root"], order["engine"], order["signing"])
     try:
         serve.run(application, name=APPLICATION, route_prefix="/")
     except RuntimeError:  # so it says also when one replica was killed meanwhile, though it has started another
@@ -219,5 +231,6 @@ def _read(order: Path) -> dict[str, Any]:
 
 def _say(order: Path, served: dict[str, Any]) -> None:
     partial = order.with_suffix(".partial")
-    partial.write_text(verify(Path(served["bundle"])).digest)
+    signing = Signing.model_validate(served["signing"])
+    partial.write_text(verify(Path(served["bundle"]), signing).digest)
     partial.replace(_served(order))

@@ -116,10 +116,10 @@ def main() -> None:
     parser.add_argument("--settings", type=Path, required=True, help="the deployment's settings, as JSON")
     parser.add_argument("--port", type=int, required=True, help="on loopback; the settings' own is the gateway's")
     arguments = parser.parse_args()
-    manifest = verify(arguments.bundle)
     serve = Serve.model_validate_json(arguments.settings.read_bytes())
+    manifest = verify(arguments.bundle, serve.signing)
     listener = listen("127.0.0.1", arguments.port)
-    engine = made(serve.engine, arguments.bundle, manifest)
+    engine = made(serve.engine, arguments.bundle, manifest, signing=serve.signing)
     Server(engine, manifest, serve.drain_timeout).run(sockets=[listener])
     if engine.failure:
         raise engine.failure

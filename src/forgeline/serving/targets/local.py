@@ -130,7 +130,7 @@ def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment],
         ServingError: if the port is taken, or the new bundle cannot be served.
     """
     bundle = bundle.resolve()
-    manifest = verify(bundle)
+    manifest = verify(bundle, serve.signing)
     with _locked(root):
         current = status(root)
         same = current and (current.deployment.digest, current.deployment.serve) == (manifest.digest, serve)
@@ -144,7 +144,8 @@ def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment],
         except BaseException as fault:  # an interruption too must bring the old one back
             if previous is None or same:
                 raise
-            _start(root, previous.bundle, verify(previous.bundle), previous.serve, lambda deployment: None)
+            verified = verify(previous.bundle, previous.serve.signing)
+            _start(root, previous.bundle, verified, previous.serve, lambda deployment: None)
             if not isinstance(fault, ForgelineError):
                 raise
             raise ServingError(f"{fault} Version {previous.version} was started again and is serving.") from fault

@@ -14,7 +14,9 @@ from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
 from forgeline.config.schema.serve.people import People
 from forgeline.config.schema.serve.rollout import Rollout
+from forgeline.config.schema.serve.scaling import Scaling
 from forgeline.config.schema.serve.seen import Seen
+from forgeline.config.schema.serve.signing import Signing
 from forgeline.config.schema.serve.targets import Targets
 
 __all__ = [
@@ -28,8 +30,10 @@ __all__ = [
     "People",
     "Rollout",
     "Sampling",
+    "Scaling",
     "Seen",
     "Serve",
+    "Signing",
     "Targets",
 ]
 
@@ -62,6 +66,7 @@ class Serve(Section):
     guards: Guards = Guards()
     engine: Engine = Transformers()
     others: dict[Name, Engine] = {}
+    scaling: Scaling = Scaling()
     access: Access = Access()
     limits: Limits = Limits()
     ladder: Ladder = Ladder()
@@ -69,6 +74,7 @@ class Serve(Section):
     seen: Seen = Seen()
     people: People = People()
     rollout: Rollout = Rollout()
+    signing: Signing = Signing()
     drain_timeout: Seconds = 30.0
     targets: Targets = Targets()
     parity: Parity = Parity()
