@@ -28,7 +28,8 @@ MOST = 500.0  # of an e-value's logarithm, lest its value be no number
 class Outcome:
     """What became of a request; None where that cannot be said.
 
-    `first` is how many seconds the engine took to its first token, `pace` from one to the next.
+    `first` is how many seconds the engine took to its first token, `pace` from one to the next. Of a caller who `left`
+    before the first token, `first` is how long it took at least.
     """
 
     error: bool | None = None
@@ -36,6 +37,7 @@ class Outcome:
     thumb: bool | None = None
     first: float | None = None
     pace: float | None = None
+    left: bool = False
 
 
 class Comparison:
@@ -103,11 +105,12 @@ class Slowness:
         self._parts: list[tuple[float, Comparison]] = []
         self._fix()
 
-    def add(self, challenger: bool, seconds: float) -> None:
-        """Take a latency in."""
+    def add(self, challenger: bool, seconds: float, at_least: bool) -> None:
+        """Take a latency in, or what it was at least: that says nothing of thresholds above it."""
         for threshold, comparison in self._parts:
-            comparison.add(challenger, seconds > threshold)
-        if not self._parts and not challenger:
+            if seconds > threshold or not at_least:
+                comparison.add(challenger, seconds > threshold)
+        if not (self._parts or challenger or at_least):
             self._known.append(seconds)
             self._fix()
 
@@ -144,7 +147,11 @@ class Evidence:
         """Take in what became of a request."""
         for name, measure in self._measures.items():
             value = getattr(outcome, name)
-            if value is not None:
+            if value is None:
+                continue
+            if isinstance(measure, Slowness):
+                measure.add(challenger, value, outcome.left)
+            else:
                 measure.add(challenger, value)
 
     @property
