@@ -65,7 +65,9 @@ WORSE = {
 }
 
 
-def aborted(version: Version, share: float, margins: dict[str, float], alpha: float, most: int, seed: int) -> int | None:
+def aborted(
+    version: Version, share: float, margins: dict[str, float], alpha: float, most: int, seed: int
+) -> int | None:
     """Return after how many of its replies a challenger is aborted; None if it is not."""
     dice, served = random.Random(seed), 0
     known = [LIVE.outcome(dice) for _ in range(500)]
@@ -83,7 +85,9 @@ def aborted(version: Version, share: float, margins: dict[str, float], alpha: fl
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=1000, help="simulated roll-outs of an equal version, for each share")
+    parser.add_argument(
+        "--runs", type=int, default=1000, help="simulated roll-outs of an equal version, for each share"
+    )
     parser.add_argument("--found", type=int, default=200, help="those of each worse one")
     parser.add_argument("--requests", type=int, default=1000, help="replies of a challenger that is not aborted")
     arguments = parser.parse_args()
@@ -92,7 +96,10 @@ def main() -> None:
     for name, margins in {"no margins": dict.fromkeys(shipped, 0.0), "margins as shipped": shipped}.items():
         print(f"\n{name}, alpha {settings.alpha:g}: an equal version")
         for share in SHARES:
-            ends = [aborted(LIVE, share, margins, settings.alpha, arguments.requests, seed) for seed in range(arguments.runs)]
+            ends = [
+                aborted(LIVE, share, margins, settings.alpha, arguments.requests, seed)
+                for seed in range(arguments.runs)
+            ]
             bad = sum(end is not None for end in ends)
             low, high = wilson(bad, len(ends), 0.95)
             print(f"  share {share:4.0%}: {bad} of {len(ends)} aborted, 95 % interval {low:.1%} to {high:.1%}")

@@ -147,7 +147,7 @@ def _app(stub: Stub) -> FastAPI:
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=access)
     app.add_exception_handler(HTTPException, lambda http, fault: _refused(fault))  # type: ignore[arg-type]
-    app.include_router(router(PAGE))
+    app.include_router(router(lambda: PAGE))
     _add_chat(app, stub)
     _add_people(app, stub)
     return app

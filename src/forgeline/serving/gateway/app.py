@@ -90,8 +90,14 @@ def create_app(
     batches = batch.Batches(serve.people.batch, store, chat.answer, hooks, registry)
 
     def arm_of(asked: Order, manifest: Manifest) -> Arm:
-        engines, page = made_all(asked.serve, asked.bundle, manifest), web.stored_page(asked.bundle, manifest.lineage.model)
+        engines, page = (
+            made_all(asked.serve, asked.bundle, manifest),
+            web.stored_page(asked.bundle, manifest.lineage.model),
+        )
         return Arm.made(manifest, asked.serve, engines, page, root, reviews.open_ticket, shared)
+
+    def scrubbed(text: str) -> str:
+        return arms.live.guards.scrubbed(text)
 
     rollouts = Rollouts(arms, order, arm_of)
 
@@ -135,7 +141,7 @@ def create_app(
     for routes in (
         web.router(lambda: arms.live.page),
         interactions.router(store),
-        feedback.router(store, lambda text: arms.live.guards.scrubbed(text), partial(_tell_feedback, hooks, arms)),
+        feedback.router(store, scrubbed, partial(_tell_feedback, hooks, arms)),
         review_routes.router(reviews),
         status.router(hour, arms, traffic, store, reviews, depth, serve.limits.prices.currency),
         rollout_routes.router(rollouts),
@@ -165,7 +171,9 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
         pieces = await whole(reply, http)
         if exchange.held:
             return JSONResponse(review_routes.waiting(str(exchange.ticket)), 202, _headers(exchange))
-        return Response(orjson.dumps(chat.completion(exchange).whole(pieces)), 200, _headers(exchange), "application/json")
+        return Response(
+            orjson.dumps(chat.completion(exchange).whole(pieces)), 200, _headers(exchange), "application/json"
+        )
 
 
 def _add_probes(app: FastAPI, chat: Chat, metrics: Callable[[], bytes]) -> None:

@@ -151,7 +151,9 @@ class Arms(Collector):
         for arm, number in self._numbers.items():
             labels = {"version": arm.served.version, "arm": number}
             role = "live" if arm is self.live else "beside"
-            told.add_metric([], {**arm.manifest.lineage.model_dump(), "bundle": arm.served.bundle, "arm": number, "role": role})
+            told.add_metric(
+                [], {**arm.manifest.lineage.model_dump(), "bundle": arm.served.bundle, "arm": number, "role": role}
+            )
             for family in arm.registry.collect():
                 merged = Metric(family.name, family.documentation, family.type)
                 samples = (sample._replace(labels=sample.labels | labels) for sample in family.samples)

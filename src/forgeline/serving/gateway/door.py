@@ -19,7 +19,10 @@ ROUTES = {"/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics
 
 
 class Door:
-    """ASGI middleware; every response names the bundle that gave it, or else `live`; `bodies` are the most bytes a body may have, by path."""
+    """ASGI middleware; every response names the bundle that gave it, or else the `live` one.
+
+    `bodies` are the most bytes a body may have, by path.
+    """
 
     def __init__(
         self,

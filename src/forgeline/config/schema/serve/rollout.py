@@ -20,11 +20,11 @@ class Margins(Section):
     `first`, the first token came later than those of what is live mostly do; `pace`, the others did.
     """
 
-    error: Margin | None = 0.01
-    guard: Margin | None = 0.02
+    error: Margin | None = 0.0
+    guard: Margin | None = 0.01
     thumb: Margin | None = 0.05
-    first: Margin | None = 0.1
-    pace: Margin | None = 0.1
+    first: Margin | None = 0.05
+    pace: Margin | None = 0.05
 
     @model_validator(mode="after")
     def _count(self) -> Margins:

@@ -66,9 +66,10 @@ class Comparison:
         seen[0] += fault
         seen[1] += 1
         waiting[challenger].append(fault)
-        sizes = self._sizes()
-        while all(len(arm) >= size for arm, size in zip(waiting, sizes, strict=True)):
-            self._bet(*(sum(arm.popleft() for _ in range(size)) for arm, size in zip(waiting, sizes, strict=True)), *sizes)
+        live, tried = self._sizes()
+        while len(waiting[0]) >= live and len(waiting[1]) >= tried:
+            faults = [sum(arm.popleft() for _ in range(size)) for arm, size in zip(waiting, (live, tried), strict=True)]
+            self._bet((faults[0], live), (faults[1], tried))
 
     def shown(self) -> dict[str, Any]:
         """Return the faults and outcomes of both arms, and the e-value."""
@@ -80,16 +81,15 @@ class Comparison:
         live, tried = (max(1, outcomes) for _, outcomes in self._seen)
         return min(BLOCK, max(1, round(live / tried))), min(BLOCK, max(1, round(tried / live)))
 
-    def _bet(self, live_faults: int, tried_faults: int, live: int, tried: int) -> None:
-        """Multiply the e-value by a block's, then let the rates know of it."""
-        rates = [(faults + PRIOR) / (outcomes + 2 * PRIOR) for faults, outcomes in self._bet_on]
-        if rates[1] - rates[0] > self.margin:
-            null = _nearest(*rates, live, tried, self.margin)
-            self.log += _likelihood(live_faults, live, rates[0], null)
-            self.log += _likelihood(tried_faults, tried, rates[1], null + self.margin)
-        for used, faults, outcomes in zip(self._bet_on, (live_faults, tried_faults), (live, tried), strict=True):
-            used[0] += faults
-            used[1] += outcomes
+    def _bet(self, live: tuple[int, int], tried: tuple[int, int]) -> None:
+        """Multiply the e-value by that of a block, faults and outcomes of each arm, and let the rates know of it."""
+        low, high = ((faults + PRIOR) / (outcomes + 2 * PRIOR) for faults, outcomes in self._bet_on)
+        if high - low > self.margin:
+            null = nearest(low, high, live[1], tried[1], self.margin)
+            self.log += likelihood(*live, low, null) + likelihood(*tried, high, null + self.margin)
+        for used, block in zip(self._bet_on, (live, tried), strict=True):
+            used[0] += block[0]
+            used[1] += block[1]
 
 
 class Slowness:
@@ -172,7 +172,7 @@ class Evidence:
         return {"e_value": math.exp(min(self.log, MOST)), "limit": math.exp(self._limit), "measures": measures}
 
 
-def _nearest(live_rate: float, tried_rate: float, live: int, tried: int, margin: float) -> float:
+def nearest(live_rate: float, tried_rate: float, live: int, tried: int, margin: float) -> float:
     """Return the rate of what is live at which it and rate + margin are the nearest to the two given, in likelihood."""
     if margin == 0:
         return (live * live_rate + tried * tried_rate) / (live + tried)
@@ -186,7 +186,7 @@ def _nearest(live_rate: float, tried_rate: float, live: int, tried: int, margin:
     return (low + high) / 2
 
 
-def _likelihood(faults: int, outcomes: int, rate: float, null: float) -> float:
+def likelihood(faults: int, outcomes: int, rate: float, null: float) -> float:
     """Return the logarithm of how much likelier so many faults are at one rate than at another."""
     return faults * math.log(rate / null) + (outcomes - faults) * math.log((1 - rate) / (1 - null))
 

@@ -21,18 +21,15 @@ def outcome_of(exchange: Exchange, error: str | None) -> Outcome | None:
     left before the first token shows only that it took longer.
     """
     asking = exchange.asking
-    if exchange.failed:
+    failed = error in FAULTS or (error is None and exchange.rung not in {PRIMARY, *WRITTEN_BEFORE})
+    if exchange.failed or failed:
         return Outcome(error=True)
-    if error == LEFT:
-        return Outcome(first=asking.age(), left=True) if asking and asking.first is None else None
+    if error == LEFT and asking is not None and asking.first is None:
+        return Outcome(first=asking.age(), left=True)
     if error == REFUSED:
         return Outcome(error=False, guard=True)
-    if error is not None:
-        return Outcome(error=True) if error in FAULTS else None
-    if exchange.rung in WRITTEN_BEFORE:
+    if error is not None or exchange.rung != PRIMARY or asking is None:
         return None
-    if exchange.rung != PRIMARY or asking is None:
-        return Outcome(error=True)
     return Outcome(
         error=asking.faults > 0,
         guard=any(verdict.action in ("flag", "block") for verdict in exchange.verdicts),

@@ -13,7 +13,8 @@ from forgeline.serving.gateway.exchange import caller_of
 from forgeline.serving.gateway.rollout.rollouts import Question, Rollouts
 from forgeline.serving.gateway.rollout.trial import Mode
 
-Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"^[^\x00-\x1f]+$")]
+Line = StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"^[^\x00-\x1f]+$")
+Reason = Annotated[str, Line]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w-]{0,63}$")]
 
 
@@ -64,7 +65,9 @@ def router(rollouts: Rollouts) -> APIRouter:
 
     @routes.post("/v1/rollout")
     async def start(body: Start, http: Request) -> dict[str, Any]:
-        questions = [Question([turn.model_dump() for turn in one.messages], one.reply, one.max_tokens) for one in body.smoke]
+        questions = [
+            Question([turn.model_dump() for turn in one.messages], one.reply, one.max_tokens) for one in body.smoke
+        ]
         return await rollouts.start(body.bundle, body.mode, body.share, caller_of(http).id, body.reason, questions)
 
     @routes.post("/v1/rollout/promote")
