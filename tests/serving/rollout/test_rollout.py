@@ -219,21 +219,38 @@ def test_a_gateway_without_an_order_brings_nothing_else_up(served: House) -> Non
     refused(served.post(bundle="2"), "no_order", "order with a ledger")
 
 
-def test_a_roll_out_that_was_on_when_the_gateway_died_is_recorded_as_aborted(opened: Open) -> None:
+def test_a_roll_out_that_is_on_ends_with_the_gateway(opened: Open) -> None:
     with opened() as served:
         served.start()
-        assert not served.written("rollout_aborted")
-    with opened() as again:  # closing records nothing, as a kill does not
+    [entry] = served.written("rollout_aborted")
+    assert entry.facts["reason"] == "it was stopped during it"
+
+
+def killed(served: House) -> Callable[[], None]:
+    """Return what makes the files look as if the gateway had been killed now."""
+    ledger = served.folder / "ledger.jsonl"
+    now = ledger.read_text()
+    return lambda: ledger.write_text(now) and None
+
+
+def test_a_roll_out_that_was_on_when_the_gateway_was_killed_is_recorded_as_aborted(opened: Open) -> None:
+    with opened() as served:
+        served.start()
+        kill = killed(served)
+    kill()
+    with opened() as again:
         [entry] = again.written("rollout_aborted")
         assert (entry.facts["reason"], again.live()) == ("the gateway ended during it", "1")
         assert again.client.get("/v1/rollout").json()["rollout"] is None
         again.start()
 
 
-def test_a_promotion_that_was_half_written_when_the_gateway_died_stands(opened: Open) -> None:
+def test_a_promotion_that_was_half_written_when_the_gateway_was_killed_stands(opened: Open) -> None:
     with opened() as served:
         served.start()
+        kill = killed(served)
         order = Order.read(served.order)
+    kill()
     order.model_copy(update={"bundle": bundle(served.folder, "2")}).save(served.order)
     with opened() as again:
         [entry] = again.written("promoted_live")

@@ -28,10 +28,10 @@ from forgeline.serving.gateway.rollout.bundles import found
 from forgeline.serving.gateway.rollout.evidence import Evidence
 from forgeline.serving.gateway.rollout.history import ABORTED, PROMOTED, ROLLED_BACK, SHARED, STARTED, History
 from forgeline.serving.gateway.rollout.trial import Mode, Trial
+from forgeline.serving.operate import CHALLENGER
 from forgeline.serving.order import Order
 
 logger = logging.getLogger("forgeline.rollout")
-CHALLENGER = "challenger.json"  # beside the order: another one, whose bundle and engine are to be tried
 LOOK_EVERY = 0.1  # seconds
 REMOTE_SECONDS = 60.0  # that an engine which is not started here may take to be ready
 EVIDENCE = "the evidence"
@@ -188,15 +188,20 @@ class Rollouts:
             "live": _shown(self._arms.live.served),
             "rollout": self._last.shown() if self._last else None,
             "former": _shown(former.arm.served) | {"until": former.until} if former else None,
+            "order": str(self._path.resolve()) if self._path else None,
         }
 
     async def close(self) -> None:
-        """Put down every arm; a roll-out that is open is recorded when the gateway starts again."""
+        """Put down every arm, and record that a roll-out that is open is over."""
         arms = {self._arms.live, *self._retiring}
         if self._former is not None:
             arms.add(self._former.arm)
         if self._last is not None and self._last.state in OPEN:
             arms |= {self._last.arm} if self._last.arm else set()
+            try:
+                await self._abort(self._last, "the gateway", "it was stopped during it")
+            except ApiError as fault:  # then it is recorded when the gateway starts again
+                logger.error("%s", fault.detail)
             if self._last.trial is not None:
                 await self._last.trial.close()
         tasks = list(self._tasks)
