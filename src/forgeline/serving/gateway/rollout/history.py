@@ -11,6 +11,7 @@ from forgeline.serving.order import Order
 
 STARTED, SHARED, ABORTED = "rollout_started", "rollout_share_changed", "rollout_aborted"
 PROMOTED, ROLLED_BACK = "promoted_live", "rolled_back_live"
+TRIED = ("engine", "scaling")  # what of serve.yaml a roll-out may change beside the bundle
 ENDS = {ABORTED, PROMOTED, ROLLED_BACK}
 
 
@@ -42,11 +43,16 @@ class History:
 
 
 def told(order: Order, manifest: Manifest) -> dict[str, Any]:
-    """Return what an entry says of a bundle and the engine that serves it."""
-    engine = order.serve.engine.model_dump(mode="json")
-    return {"version": manifest.lineage.version, "bundle": manifest.digest, "path": str(order.bundle), "engine": engine}
+    """Return what an entry says of a bundle and the settings of what serves it."""
+    settings = {name: getattr(order.serve, name).model_dump(mode="json") for name in TRIED}
+    return {
+        "version": manifest.lineage.version,
+        "bundle": manifest.digest,
+        "path": str(order.bundle),
+        "settings": settings,
+    }
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two of them are the same bundle on the same engine."""
-    return all(one[name] == other[name] for name in ("bundle", "engine"))
+    """Whether two of them are the same bundle, served alike."""
+    return all(one[name] == other[name] for name in ("bundle", "settings"))

@@ -389,7 +389,7 @@ def _ordered(path: Path, live: Order, name: str | None) -> Order:
     if not beside.is_file():
         raise ApiError(404, f"Name a bundle, or write {CHALLENGER} beside the order.", "bundle_not_found", "bundle")
     asked = Order.read(beside)
-    serve = live.serve.model_copy(update={"engine": asked.serve.engine})
+    serve = live.serve.model_copy(update={name: getattr(asked.serve, name) for name in history.TRIED})
     return live.model_copy(update={"bundle": asked.bundle, "serve": serve})
 
 
@@ -406,7 +406,7 @@ def _before(path: Path, live: Order, digest: str, name: str | None) -> Order:
         message = f"The bundle of version {before['version']} is no longer at {before['path']}: deploy that version."
         raise ApiError(404, message, "bundle_not_found", "bundle")
     values = live.model_dump(mode="json")
-    values["serve"]["engine"] = before["engine"]
+    values["serve"] |= before["settings"]
     return Order.model_validate(values | {"bundle": before["path"]})
 
 
