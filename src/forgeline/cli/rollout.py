@@ -121,12 +121,10 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
     rows += [("warm", f"version {former['version']}, until {_clock(former['until'])}")] if former else []
     if rollout:
         tried, why = rollout["challenger"], f": {rollout['why']}" if rollout["why"] else ""
+        share = f" {rollout['share']:.0%}" if rollout["share"] else ""
         rows += [
             ("roll-out", f"{rollout['state']}{why}"),
-            (
-                "challenger",
-                f"version {tried['version']} on {tried['engine']}, {rollout['mode']} {rollout['share']:.0%}",
-            ),
+            ("challenger", f"version {tried['version']} on {tried['engine']}, {rollout['mode']}{share}"),
             ("because", f"{rollout['reason']} ({rollout['by']})"),
             *((name.replace("_", " "), _counts(rollout[name])) for name in ("answered", "copies") if name in rollout),
         ]

@@ -47,6 +47,7 @@ def test_a_canary_answers_the_same_callers_and_everything_says_which_version_it_
     metrics = served.client.get("/metrics").text
     counted = sum(version == "2" for version in served.versions)
     assert f'forgeline_rungs_total{{arm="2",rung="engine",version="2"}} {counted:.1f}' in metrics
+    assert f'forgeline_rollout_requests_total{{arm="challenger"}} {counted:.1f}' in metrics
     assert served.rollout()["answered"] == {"live": 80 - counted, "challenger": counted, "failed_over": 0}
     before = {user for user, version in dealt.items() if version == "2"}
     assert served.post("share", share=0.8).json()["rollout"]["share"] == 0.8

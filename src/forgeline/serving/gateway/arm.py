@@ -158,7 +158,7 @@ class Arms(Collector):
                 merged = Metric(family.name, family.documentation, family.type)
                 samples = (sample._replace(labels=sample.labels | labels) for sample in family.samples)
                 families.setdefault(family.name, merged).samples.extend(samples)
-        return iter([told, *families.values()])
+        return iter([told, *families.values(), *(self.trial.collect() if self.trial else ())])
 
     def _remember(self, outcome: Outcome) -> None:
         for name, seen in self.latencies.items():

@@ -61,8 +61,8 @@ class Server(uvicorn.Server):
             ForgelineError: if the engine can never answer, and no other rung of the ladder can either.
         """
         self.run(sockets=list(listeners))
-        if self._is_lost:
-            raise self._arms.live.engine.failure
+        if self._is_lost and (failure := self._arms.live.engine.failure):
+            raise failure
 
     @property
     def _is_lost(self) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from typing import Any, Literal
+
+from prometheus_client import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
 from forgeline.config.schema.serve.rollout import Rollout
 from forgeline.errors import ForgelineError
@@ -82,13 +85,21 @@ class Trial:
     def shown(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
         live, challenger = self.served
-        shown = {"answered": {"live": live, "challenger": challenger, "failed_over": self.failed_over}}
+        shown: dict[str, Any] = {"answered": {"live": live, "challenger": challenger, "failed_over": self.failed_over}}
         if self.mode == "shadow":
             compared = self.copies["compared"]
-            overlap = {"words_in_common": round(self._overlap / compared, 4) if compared else None}
-            counts = {name: self.copies[name] for name in ("asked", "skipped", "failed", "compared", "same")}
-            shown["copies"] = {**counts, **overlap}
+            shown["copies"] = {name: self.copies[name] for name in ("asked", "skipped", "failed", "compared", "same")}
+            shown["copies"]["words_in_common"] = round(self._overlap / compared, 4) if compared else None
         return {**shown, "evidence": self.evidence.shown()}
+
+    def collect(self) -> Iterator[Metric]:
+        """Return what is told of it in Prometheus' format."""
+        answered = CounterMetricFamily("forgeline_rollout_requests", "Of a roll-out, by arm.", labels=["arm"])
+        for arm, number in zip(("live", "challenger"), self.served, strict=True):
+            answered.add_metric([arm], number)
+        against = "E-value against the challenger; it is aborted at 1 / rollout.alpha."
+        yield answered
+        yield GaugeMetricFamily("forgeline_rollout_e_value", against, value=self.evidence.shown()["e_value"])
 
     def _note(self, challenger: bool, outcome: Outcome) -> None:
         self.served[challenger] += 1
