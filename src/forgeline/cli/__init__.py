@@ -22,6 +22,7 @@ from forgeline.cli import (
     models,
     probe,
     project,
+    rollout,
     runs,
     sheet,
     stack,
@@ -44,7 +45,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(line.run, line.train, line.evaluate, probe.probe, compare.compare, sweep.sweep, stack.stack),
     *(runs.runs, leaderboard.leaderboard, gate.gate, approve.approve, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop, guards.guards),
-    *(supply.signing_key, supply.sign, supply.verify),
+    *(supply.signing_key, supply.sign, supply.verify, supply.sbom),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:
@@ -52,6 +53,7 @@ for verb in VERBS:
 app.add_typer(data.app, name="data")
 app.add_typer(sheet.app, name="sheet")
 app.add_typer(key.app, name="key")
+app.add_typer(rollout.app, name="rollout")
 
 
 def main() -> None:

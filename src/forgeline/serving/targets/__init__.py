@@ -27,6 +27,7 @@ TARGETS = {
     "cloudrun": "forgeline.serving.targets.clouds.cloudrun:Cloudrun",
     "azureml": "forgeline.serving.targets.clouds.azureml:Azureml",
     "skypilot": "forgeline.serving.targets.clouds.skypilot:Skypilot",
+    "systemd": "forgeline.serving.targets.systemd:Systemd",
 }
 
 
@@ -120,6 +121,14 @@ def named(name: str) -> Target:
         raise ServingError(f"There is no target {name}; there are: {', '.join(TARGETS)}{hint}")
     module, _, kind = TARGETS[name].partition(":")
     return cast(Target, getattr(importlib.import_module(module), kind)())
+
+
+def answering(root: Path, target: str) -> str:
+    """Return the URL at which a target's deployment answers; raise ServingError if nothing is deployed there."""
+    running = named(target).status(root)
+    if running is None or running.url is None or running.health == "gone":
+        raise ServingError(f"Nothing is deployed to {target}: run `forgeline deploy`.")
+    return running.url
 
 
 def refuse(target: str, faults: Sequence[str]) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from forgeline.config.schema.section import Section
+<<<<<<< HEAD
 from forgeline.config.schema.serve.targets.clouds import (
     AwsLambda,
     Azureml,
@@ -12,11 +13,15 @@ from forgeline.config.schema.serve.targets.clouds import (
     Skypilot,
     Vertex,
 )
+=======
+from forgeline.config.schema.serve.targets.systemd import Systemd
+>>>>>>> main
 
 
 class Targets(Section):
     """What each target needs to know beside the rest of serve.yaml."""
 
+<<<<<<< HEAD
     pushed: Pushed | None = None
     sagemaker: Sagemaker | None = None
     aws_lambda: AwsLambda | None = None
@@ -24,3 +29,6 @@ class Targets(Section):
     cloudrun: Cloudrun | None = None
     azureml: Azureml | None = None
     skypilot: Skypilot | None = None
+=======
+    systemd: Systemd = Systemd()
+>>>>>>> main
