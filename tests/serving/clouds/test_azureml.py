@@ -16,6 +16,7 @@ from conftest import Smoke
 
 from forgeline.errors import ServingError
 from forgeline.serving.targets import remembered
+from forgeline.serving.targets.clouds import azure as sdk
 from forgeline.serving.targets.clouds import azureml
 
 ASKED = {
@@ -118,7 +119,7 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> Azure:
             MonitorManagementClient(credential, subscription, **options),
         )
 
-    monkeypatch.setattr(azureml, "clients", clients)
+    monkeypatch.setattr(sdk, "clients", clients)
     return made
 
 
@@ -180,14 +181,16 @@ def test_a_broken_body_is_refused_with_its_path(make: Any) -> None:
     files = azureml.Azureml().plan(make(targets={"azureml": ASKED})).files
     body = json.loads(files["deployment.json"])
     body["properties"] |= {"instanceTypes": "x", "requestSettings": {"requestTimeout": "3 minutes"}}
-    _, faults = azureml.check({**files, "deployment.json": json.dumps(body)})
+    _, faults = sdk.check({**files, "deployment.json": json.dumps(body)}, azureml.MODELS)
     assert any("deployment.json" in fault for fault in faults)
     body["properties"]["requestSettings"] = {"requestTimeout": "PT3M"}
-    _, faults = azureml.check({**files, "deployment.json": json.dumps(body)})
+    _, faults = sdk.check({**files, "deployment.json": json.dumps(body)}, azureml.MODELS)
     assert faults == [
         "deployment.json: properties.instanceTypes: the SDK's model has no such field, or only Azure sets it"
     ]
     del body["properties"]["instanceTypes"], body["location"]
-    assert azureml.check({**files, "deployment.json": json.dumps(body)})[1] == ["deployment.json: location: is missing"]
+    assert sdk.check({**files, "deployment.json": json.dumps(body)}, azureml.MODELS)[1] == [
+        "deployment.json: location: is missing"
+    ]
     with pytest.raises(ServingError, match=r"serve.scaling.min_replicas: Azure ML keeps one instance at least"):
         azureml.Azureml().plan(make(targets={"azureml": ASKED}, scaling={"min_replicas": 0}))

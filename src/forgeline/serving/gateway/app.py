@@ -33,12 +33,8 @@ from forgeline.serving.gateway import (
 )
 from forgeline.serving.gateway.access.callers import Access
 from forgeline.serving.gateway.access.gate import Gate
-<<<<<<< HEAD
 from forgeline.serving.gateway.access.platform import Platform
-from forgeline.serving.gateway.cache import Cache
-=======
 from forgeline.serving.gateway.arm import Arm, Arms
->>>>>>> main
 from forgeline.serving.gateway.chat import Chat
 from forgeline.serving.gateway.door import Door
 from forgeline.serving.gateway.exchange import Caller, Exchange, caller_of
@@ -138,13 +134,9 @@ def create_app(
     app.state.arms, app.state.traffic = arms, traffic
     app.state.access, app.state.store, app.state.order = access, store, order
     app.add_middleware(Gate, access=access)
-<<<<<<< HEAD
-    app.add_middleware(Door, traffic=traffic, telemetry=telemetry, headers=headers, bodies=_bodies(serve))
+    app.add_middleware(Door, traffic=traffic, telemetry=telemetry, live=lambda: arms.live.served, bodies=_bodies(serve))
     if serve.access.platform:
         app.add_middleware(Platform)
-=======
-    app.add_middleware(Door, traffic=traffic, telemetry=telemetry, live=lambda: arms.live.served, bodies=_bodies(serve))
->>>>>>> main
     answer_errors(app)
     _add_chat(app, chat)
     _add_probes(app, chat, telemetry.metrics.text)

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from forgeline.errors import ServingError
 from forgeline.serving.gateway.access.platform import INVOKE
-from forgeline.serving.targets import Check, Job, Plan, Running, forget, refuse, remember, remembered
-from forgeline.serving.targets.clouds import PORT, container, facts, filled, given, release, rendered, service, wait
+from forgeline.serving.targets import Job, Plan, Running, forget, refuse, remember, remembered
+from forgeline.serving.targets.clouds import (
+    PORT,
+    azure,
+    container,
+    facts,
+    filled,
+    given,
+    release,
+    rendered,
+    service,
+    wait,
+)
 from forgeline.serving.targets.clouds.relay import relay
 
 NAME = "azureml"
-LONGEST, DRAIN = 175, 25  # Azure ML gives a request 180 s
-MISSING = "The Azure ML target needs the Azure SDK: pip install 'forgeline[azure]'."
-MODELS = {
+MODELS: azure.Models = {
     "environment.json": ("azure.mgmt.machinelearningservices", "EnvironmentVersion"),
     "endpoint.json": ("azure.mgmt.machinelearningservices", "OnlineEndpoint"),
     "deployment.json": ("azure.mgmt.machinelearningservices", "OnlineDeployment"),
     "autoscale.json": ("azure.mgmt.monitor", "AutoscaleSettingResource"),
 }
+LONGEST, DRAIN = 175, 25  # Azure ML gives a request 180 s
 PROBE = {"initialDelay": "PT10S", "period": "PT10S", "timeout": "PT10S", "successThreshold": 1}
 START = 120  # failures of the readiness probe, 20 minutes
 
@@ -39,7 +48,7 @@ class Azureml:
         """Return the requests' bodies."""
         bodies = _bodies(job)
         files = {path: rendered(body) for path, body in bodies.items()}
-        checks, faults = check(files)
+        checks, faults = azure.check(files, MODELS)
         if faults:
             refuse(NAME, faults)
         name = _deployment(bodies)
@@ -61,9 +70,9 @@ class Azureml:
         place, name = (asked.resource_group, asked.workspace, service(job, 32)), _deployment(bodies)
         kept = {"subscription": asked.subscription, "place": place, "deployment": name}
         about = facts(job, "", **kept)
-        with spoken():
-            ml, monitor = clients(asked.subscription)
-            live = _live(found(lambda: ml.online_endpoints.get(*place)))
+        with azure.spoken():
+            ml, monitor = azure.clients(asked.subscription)
+            live = _live(azure.found(lambda: ml.online_endpoints.get(*place)))
             if live is None:
                 remember(job.config.root, NAME, {**about, "version": "none yet"})
             try:
@@ -92,9 +101,9 @@ class Azureml:
         known = remembered(root, NAME)
         if known is None:
             return None
-        with spoken():
-            ml, _ = clients(known["subscription"])
-            seen = found(lambda: ml.online_endpoints.get(*known["place"]))
+        with azure.spoken():
+            ml, _ = azure.clients(known["subscription"])
+            seen = azure.found(lambda: ml.online_endpoints.get(*known["place"]))
         if seen is None:
             return Running(health="gone", version=known["version"])
         told = {"endpoint": seen.properties.scoring_uri or "", "state": str(seen.properties.provisioning_state)}
@@ -105,8 +114,8 @@ class Azureml:
     def logs(self, root: Path, lines: int) -> Iterator[str]:
         """Yield the last lines that the containers wrote."""
         if known := remembered(root, NAME):
-            with spoken():
-                ml, _ = clients(known["subscription"])
+            with azure.spoken():
+                ml, _ = azure.clients(known["subscription"])
                 asked = {"containerType": "InferenceServer", "tail": lines}
                 body = ml.online_deployments.get_logs(*known["place"], known["deployment"], _json(asked))
                 yield from (body.content or "").splitlines(keepends=True)
@@ -117,9 +126,9 @@ class Azureml:
         if known is None:
             return None
         place = known["place"]
-        with spoken():
-            ml, monitor = clients(known["subscription"])
-            if found(lambda: ml.online_endpoints.get(*place)) is not None:
+        with azure.spoken():
+            ml, monitor = azure.clients(known["subscription"])
+            if azure.found(lambda: ml.online_endpoints.get(*place)) is not None:
                 self._keep(ml, monitor, place, None)
                 self._done("Deleting the endpoint", ml.online_endpoints.begin_delete(*place, **self._polling))
         forget(root, NAME)
@@ -134,8 +143,8 @@ class Azureml:
             begun = ml.online_deployments.begin_create_or_update(*place, name, _json(body), **self._polling)
             self._done("The deployment", begun)
         except BaseException:
-            if found(lambda: ml.online_deployments.get(*place, name)) is None:  # else it goes with the deployment
-                found(lambda: ml.environment_versions.delete(*environment))
+            if azure.found(lambda: ml.online_deployments.get(*place, name)) is None:  # else it goes with the deployment
+                azure.found(lambda: ml.environment_versions.delete(*environment))
             raise
 
     def _route(self, ml: Any, place: Any, endpoint: dict[str, Any], traffic: dict[str, int]) -> None:
@@ -147,12 +156,14 @@ class Azureml:
         """Delete every other deployment; one that has traffic loses it first, which only a destroyed endpoint's has."""
         for each in list(ml.online_deployments.list(*place)):
             if each.name != name:
-                found(lambda each=each: monitor.autoscale_settings.delete(place[0], _scaling(place, each.name)))
+                azure.found(lambda each=each: monitor.autoscale_settings.delete(place[0], _scaling(place, each.name)))
                 if name is None:
                     self._quiet(ml, place)
                 self._done("Deleting", ml.online_deployments.begin_delete(*place, each.name, **self._polling))
                 identity = each.properties.environment_id.rsplit("/", 3)
-                found(lambda identity=identity: ml.environment_versions.delete(*place[:2], identity[1], identity[3]))
+                azure.found(
+                    lambda identity=identity: ml.environment_versions.delete(*place[:2], identity[1], identity[3])
+                )
 
     def _quiet(self, ml: Any, place: Any) -> None:
         seen = ml.online_endpoints.get(*place)
@@ -167,79 +178,6 @@ class Azureml:
     @property
     def _polling(self) -> dict[str, float]:
         return {"polling_interval": self._interval}
-
-
-def clients(subscription: str) -> tuple[Any, Any]:
-    """Return the clients of Azure ML and of Azure Monitor, with the credentials of this machine."""
-    try:
-        from azure.identity import DefaultAzureCredential
-        from azure.mgmt.machinelearningservices import MachineLearningServicesMgmtClient
-        from azure.mgmt.monitor import MonitorManagementClient
-    except ModuleNotFoundError:
-        raise ServingError(MISSING) from None
-    credential = DefaultAzureCredential()
-    return (
-        MachineLearningServicesMgmtClient(credential, subscription),
-        MonitorManagementClient(credential, subscription),
-    )
-
-
-def check(files: dict[str, str]) -> tuple[list[Check], list[str]]:
-    """Read each file into the SDK's model and write it back: what is lost or altered on the way is a fault."""
-    import importlib
-    import logging
-    from importlib.metadata import version
-
-    from azure.core.exceptions import DeserializationError
-
-    # It warns of each discriminator that it has itself taken out while reading.
-    logging.getLogger("azure.mgmt.machinelearningservices._serialization").setLevel(logging.ERROR)
-    checks, faults = [], list[str]()
-    for path, (package, kind) in MODELS.items():
-        try:
-            model = getattr(importlib.import_module(f"{package}.models"), kind)
-        except ModuleNotFoundError:
-            raise ServingError(MISSING) from None
-        body = json.loads(files[path])
-        try:
-            read = model.deserialize(json.loads(files[path]))  # it takes parts out of what it reads
-            written = read.serialize()
-        except (DeserializationError, ValueError, TypeError, AttributeError) as fault:
-            faults.append(f"{path}: {str(fault).splitlines()[0]}")
-            continue
-        faults += [f"{path}: {fault}" for fault in _differences(body, written, "")]
-        faults += [f"{path}: {fault}" for fault in _missing(read, "")]
-        checks.append(Check(path, f"{kind} of {package.replace('.', '-')} {version(package.replace('.', '-'))}"))
-    return checks, faults
-
-
-@contextmanager
-def spoken() -> Iterator[None]:
-    """Turn what the SDK raises into a sentence."""
-    from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
-
-    try:
-        yield
-    except ClientAuthenticationError as fault:
-        raise ServingError(
-            "The azureml target cannot ask Azure: no credential was found or it is not good any more: run `az login`, "
-            "or give this machine a managed identity."
-        ) from fault
-    except HttpResponseError as fault:
-        why = fault.error.message if fault.error else str(fault.message).splitlines()[0]
-        raise ServingError(f"Azure refused it ({fault.status_code}): {why}") from fault
-    except AzureError as fault:
-        raise ServingError(f"The azureml target cannot reach Azure: {fault.message}") from fault
-
-
-def found(ask: Any) -> Any:
-    """Return what is asked for, None if it is not there."""
-    from azure.core.exceptions import ResourceNotFoundError
-
-    try:
-        return ask()
-    except ResourceNotFoundError:
-        return None
 
 
 def _bodies(job: Job) -> dict[str, Any]:
@@ -345,34 +283,6 @@ def _json(body: Any) -> Any:
     import io
 
     return io.BytesIO(json.dumps(body).encode())
-
-
-def _differences(sent: Any, written: Any, path: str) -> Iterator[str]:
-    if isinstance(sent, dict) and isinstance(written, dict):
-        for key, value in sent.items():
-            where = f"{path}.{key}".lstrip(".")
-            if key not in written:
-                yield f"{where}: the SDK's model has no such field, or only Azure sets it"
-            else:
-                yield from _differences(value, written[key], where)
-    elif isinstance(sent, list) and isinstance(written, list) and len(sent) == len(written):
-        for place, (one, other) in enumerate(zip(sent, written, strict=True)):
-            yield from _differences(one, other, f"{path}[{place}]")
-    elif sent != written:
-        yield f"{path}: {sent!r} is not what it takes"
-
-
-def _missing(read: Any, path: str) -> Iterator[str]:
-    """Yield what the SDK's model requires and is not there."""
-    for name, told in read._attribute_map.items():
-        rules, value = read._validation.get(name, {}), getattr(read, name)
-        where = f"{path}.{told['key']}".lstrip(".")
-        if value is None and rules.get("required") and not rules.get("readonly"):
-            yield f"{where}: is missing"
-        parts = value if isinstance(value, list) else [value]
-        for part in parts:
-            if hasattr(part, "_attribute_map"):
-                yield from _missing(part, where)
 
 
 def _invoke(ml: Any, place: Any, name: str) -> Any:

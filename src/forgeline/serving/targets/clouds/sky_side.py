@@ -30,7 +30,7 @@ def check(name: str, path: str) -> str:
     ):
         common_utils.validate_schema(part, schema, about)
     sky.Task.from_yaml_config(task)
-    return sky.__version__
+    return str(sky.__version__)
 
 
 def up(name: str, path: str) -> None:
@@ -81,7 +81,7 @@ def _task(path: str) -> Any:
     return sky.Task.from_yaml_config(told, secrets_overrides=secrets)
 
 
-VERBS = {"check": check, "up": up, "update": update, "status": status, "logs": logs, "down": down}
+VERBS: dict[str, Any] = {"check": check, "up": up, "update": update, "status": status, "logs": logs, "down": down}
 
 if __name__ == "__main__":
     verb, out, *arguments = sys.argv[1:]

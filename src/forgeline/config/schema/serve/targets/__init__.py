@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from forgeline.config.schema.section import Section
-<<<<<<< HEAD
 from forgeline.config.schema.serve.targets.clouds import (
     AwsLambda,
     Azureml,
@@ -13,15 +12,12 @@ from forgeline.config.schema.serve.targets.clouds import (
     Skypilot,
     Vertex,
 )
-=======
 from forgeline.config.schema.serve.targets.systemd import Systemd
->>>>>>> main
 
 
 class Targets(Section):
     """What each target needs to know beside the rest of serve.yaml."""
 
-<<<<<<< HEAD
     pushed: Pushed | None = None
     sagemaker: Sagemaker | None = None
     aws_lambda: AwsLambda | None = None
@@ -29,6 +25,4 @@ class Targets(Section):
     cloudrun: Cloudrun | None = None
     azureml: Azureml | None = None
     skypilot: Skypilot | None = None
-=======
     systemd: Systemd = Systemd()
->>>>>>> main
