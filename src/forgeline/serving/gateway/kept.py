@@ -6,6 +6,8 @@ import asyncio
 import socket
 import time
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -58,13 +60,8 @@ class Kept(Server):
     async def _take_over(self, trial: list[socket.socket]) -> None:
         """Accept on the shared socket, as uvicorn's own start-up does, and no more where the trial was."""
         config, tried = self.config, self.servers
-
-        def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = config.http_protocol_class(
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return made
-
+        kind: Any = config.http_protocol_class
+        protocol = partial(kind, config=config, server_state=self.server_state, app_state=self.lifespan.state)
         loop = asyncio.get_running_loop()
         self.servers = [await loop.create_server(protocol, sock=self._shared, ssl=config.ssl, backlog=config.backlog)]
         for server in tried:
