@@ -117,6 +117,14 @@ def named(name: str) -> Target:
     return cast(Target, getattr(importlib.import_module(module), kind)())
 
 
+def answering(root: Path, target: str) -> str:
+    """Return the URL at which a target's deployment answers; raise ServingError if nothing is deployed there."""
+    running = named(target).status(root)
+    if running is None or running.url is None or running.health == "gone":
+        raise ServingError(f"Nothing is deployed to {target}: run `forgeline deploy`.")
+    return running.url
+
+
 def refuse(target: str, faults: Sequence[str]) -> NoReturn:
     """Raise the ServingError of a plan that is not valid; each fault begins with its file and path."""
     raise ServingError(
