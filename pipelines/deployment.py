@@ -1,4 +1,4 @@
-"""Registered version → bundle → parity → admission of the engine → local server and smoke test → ledger."""
+"""Registered version → bundle → parity → admission of the engine → target and smoke test → ledger."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from steps import deployment as steps
 
 
 @pipeline(name="deployment", execution_mode=ExecutionMode.FAIL_FAST)
-def deployment(version: int, config: Config) -> None:
+def deployment(version: int, target: str, config: Config) -> None:
     """Put a version in front of callers, or leave what is there as it is and say why."""
     bundle = steps.build_bundle(version=version, config=config)
     parity = steps.check_parity(version=version, bundle=bundle, config=config)
     expected = steps.admit_engine(bundle=bundle, parity=parity, config=config)
-    deployed = steps.deploy_local(bundle=bundle, parity=parity, expected=expected, config=config)
-    steps.record_deployment(deployment=deployed, config=config)
+    deployed = steps.deploy(bundle=bundle, parity=parity, expected=expected, target=target, config=config)
+    steps.record_deployment(bundle=bundle, deployment=deployed, target=target, config=config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from zenml import step
 
@@ -16,7 +16,7 @@ from forgeline.lineage import file_digest
 from forgeline.records import read_records, write_json
 from forgeline.registry import loading, promotion, versions
 from forgeline.serving import bundle as bundles
-from forgeline.serving import signing
+from forgeline.serving import signing, targets
 from forgeline.serving.admission import admit
 from forgeline.serving.engines.make import PRIMARY
 from forgeline.serving.gateway.access.local import local_key
@@ -24,11 +24,11 @@ from forgeline.serving.gateway.web import page
 from forgeline.serving.parity import ParityReport, check
 from forgeline.serving.sbom import sbom
 from forgeline.serving.smoke import smoke
-from forgeline.serving.targets import local
 from steps import cache
 
 BUNDLES = cache.WORK / "bundles"
 DEPLOYMENTS = cache.WORK / "deployments"
+SERVED_FROM_HERE = ("local", "systemd")  # by the packages of this environment
 
 
 @step(cache_policy=cache.cached(cache.bundling))
@@ -91,28 +91,36 @@ def admit_engine(bundle: str, parity: ParityReport, config: Config) -> Annotated
 
 
 @step(enable_cache=False)
-def deploy_local(
-    bundle: str, parity: ParityReport, expected: list[str], config: Config
-) -> Annotated[local.Deployment, "deployment"]:
-    """Serve the bundle on this machine; it stays up only if the smoke test over HTTP passes."""
+def deploy(
+    bundle: str, parity: ParityReport, expected: list[str], target: str, config: Config
+) -> Annotated[dict[str, Any], "deployment"]:
+    """Bring the bundle to a target; it stays there only if the smoke test over HTTP passes."""
     prompts = [comparison.prompt for comparison in parity.comparisons]
     key, tls = local_key(config), config.serve.access.tls
-
-    def ask(deployment: local.Deployment) -> None:
-        smoke(deployment.url, deployment.model, prompts, parity.max_tokens, expected, key, tls)
-
-    deployment = local.deploy(Path.cwd(), Path(bundle), config.serve, ask)
-    print(f"serving version {deployment.version} at {deployment.url}")
-    return deployment
+    manifest = bundles.verify(Path(bundle), config.serve.signing)
+    model = manifest.lineage.model
+    job = targets.Job(
+        config=config,
+        bundle=Path(bundle),
+        manifest=manifest,
+        smoke=lambda url: smoke(url, model, prompts, parity.max_tokens, expected, key, tls),
+    )
+    place = targets.named(target)
+    facts = place.deploy(job, place.plan(job))
+    print(f"serving version {manifest.lineage.version} at {facts.get('url', target)}")
+    return facts
 
 
 @step(enable_cache=False)
-def record_deployment(deployment: local.Deployment, config: Config) -> None:
-    """Write down what the deployment is made of, and the deployment into the ledger, once."""
-    path = DEPLOYMENTS / f"{deployment.digest[:16]}.cdx.json"
-    write_json(path, sbom(bundles.verify(deployment.bundle, config.serve.signing), config.project))
-    bill = {"path": str(path), "sha256": file_digest(path)}
-    promotion.record_once(config, "deployed", deployment.model_dump(mode="json") | {"sbom": bill})
+def record_deployment(bundle: str, deployment: dict[str, Any], target: str, config: Config) -> None:
+    """Write down what the deployment is made of, if that lies here, and the deployment into the ledger, once."""
+    facts: dict[str, Any] = {"target": target, **deployment}
+    if target in SERVED_FROM_HERE:
+        manifest = bundles.verify(Path(bundle), config.serve.signing)
+        path = DEPLOYMENTS / f"{manifest.digest[:16]}.cdx.json"
+        write_json(path, sbom(manifest, config.project))
+        facts["sbom"] = {"path": str(path), "sha256": file_digest(path)}
+    promotion.record_once(config, "deployed", facts)
 
 
 def _as_trained(config: Config, version: versions.Version) -> Config:

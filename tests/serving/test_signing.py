@@ -219,19 +219,25 @@ def test_it_is_refused_in_one_sentence(attack: Attack, signed: Path, keys: Path,
 
 WATCHED = """
 import json, sys
+from pathlib import Path
+from forgeline.config.schema import Serve
 from forgeline.errors import ForgelineError
 from forgeline.serving.engines import server
 from forgeline.serving.gateway import __main__ as gateway
+from forgeline.serving.order import Order
 bundles, settings, opened, told = sys.argv[1].split(":"), sys.argv[2], [], []
 sys.addaudithook(lambda event, facts: opened.append(str(facts[0])) if event == "open" else None)
-for main, port in ((gateway.main, []), (server.main, ["--port", "1"])):
-    for bundle in bundles:
-        sys.argv = ["serve", "--bundle", bundle, "--settings", settings, *port]
+for bundle in bundles:
+    order = Order(bundle=bundle, serve=Serve.model_validate_json(open(settings).read()))
+    order.save(Path(bundle + ".json"))
+    asked = ["--order", bundle + ".json"], ["--bundle", bundle, "--settings", settings, "--port", "1"]
+    for main, options in zip((gateway.main, server.main), asked, strict=True):
+        sys.argv = ["serve", *options]
         opened.clear()
         try:
             main()
         except ForgelineError as refused:
-            told.append([bundle, [path for path in opened if path.startswith(bundle)]])
+            told.append([bundle, [path for path in opened if path.startswith(bundle + "/")]])
 loaded = {"torch", "transformers", "safetensors", "peft", "tokenizers", "openvino"} & {*sys.modules}
 print(json.dumps({"told": told, "loaded": sorted(loaded)}))
 """

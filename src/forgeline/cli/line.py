@@ -155,7 +155,7 @@ def _deploy(config: Config, version: int) -> None:
 
     from pipelines.deployment import deployment
 
-    deployment(version=version, config=config)
+    deployment(version=version, target="local", config=config)
 
 
 def _score(config: Config, name: str) -> Any:

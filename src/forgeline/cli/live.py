@@ -12,26 +12,45 @@ from forgeline.errors import ServingError
 
 
 def deploy(
-    version: Annotated[str, typer.Argument(help="A version number or alias.")] = "champion",
+    what: Annotated[
+        str, typer.Argument(help="A version number or alias; or status, logs, destroy of what is deployed.")
+    ] = "champion",
+    target: Annotated[str, typer.Option(help="Where: local, compose, kubernetes, … (docs/targets.md).")] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be made and why it is valid.")] = False,
+    lines: Annotated[int, typer.Option(help="Of the log, for logs.")] = 50,
     profile: Profile = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
     """Bundle a version, check that it says what was evaluated, serve it, smoke-test it, record it."""
-    from forgeline.cli import environment
+    from forgeline.cli import environment, placed
     from forgeline.cli.output import emit, reserved
+    from forgeline.serving import targets
 
-    config = environment.project(profile, set_)
+    config, place = environment.project(profile, set_), targets.named(target)
+    match what:
+        case "status":
+            placed.show_status(target, place.status(config.root), as_json=as_json)
+            return
+        case "logs":
+            sys.stdout.writelines(place.logs(config.root, lines))
+            return
+        case "destroy":
+            placed.destroy(config, target, place)
+            return
     with reserved(as_json):
         from forgeline.registry import versions
-        from forgeline.serving.targets import local
 
-        number = versions.get(config.project, version).number
-        from pipelines.deployment import deployment
+        number = versions.get(config.project, what).number
+        if dry_run:
+            plan = placed.planned(config, number, place)
+        else:
+            from pipelines.deployment import deployment
 
-        deployment(version=number, config=config)
-        running = local.status(config.root)
-    if as_json and running:
+            deployment(version=number, target=target, config=config)
+    if dry_run:
+        placed.show_plan(target, place.tried, plan, as_json=as_json)
+    elif as_json and (running := place.status(config.root)):
         emit(running.model_dump(mode="json"))
 
 
@@ -72,47 +91,21 @@ def chat(
 
 
 def status(as_json: Json = False) -> None:
-    """Say what is deployed, which version, and whether it answers."""
-    from forgeline.cli.output import emit, table
+    """Say what is deployed on this machine, which version, and whether it answers."""
+    from forgeline.cli import placed
     from forgeline.config import load
-    from forgeline.serving.targets import local
+    from forgeline.serving import targets
 
-    running = local.status(load().root)
-    if as_json:
-        emit(running.model_dump(mode="json") if running else None)
-    elif running is None:
-        print("Nothing is deployed here: run `forgeline deploy`.")
-    else:
-        deployed = running.deployment
-        table(
-            f"{deployed.model} version {deployed.version}: {running.health}",
-            ("", ""),
-            [
-                ("endpoint", f"{deployed.url}/v1"),
-                ("bundle", deployed.bundle),
-                ("digest", deployed.digest),
-                ("process", deployed.pid),
-                ("since", deployed.started_at),
-            ],
-        )
-    if running is None or running.health != "ready":
-        raise typer.Exit(1)
+    placed.show_status("local", targets.named("local").status(load().root), as_json=as_json)
 
 
 def stop() -> None:
-    """End the deployment once the requests in flight are answered."""
+    """End the deployment on this machine once the requests in flight are answered."""
+    from forgeline.cli import placed
     from forgeline.config import load
-    from forgeline.registry import promotion
-    from forgeline.serving.targets import local
+    from forgeline.serving import targets
 
-    config = load()
-    stopped = local.stop(config.root)
-    if stopped is None:
-        print("Nothing is deployed here.")
-        return
-    deployed = stopped.deployment
-    promotion.ledger(config).append("stopped", model=deployed.model, version=deployed.version, killed=stopped.killed)
-    print(f"{deployed.model} version {deployed.version} is stopped" + (", killed: it did not drain" * stopped.killed))
+    placed.destroy(load(), "local", targets.named("local"))
 
 
 def _prompt() -> str:

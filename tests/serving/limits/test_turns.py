@@ -93,6 +93,7 @@ def test_a_full_queue_drops_the_last_of_the_longest_line(store: Store) -> None:
         exposition = generate_latest(gate.registry).decode()
         assert 'forgeline_rejected_total{reason="queue_full"} 3.0' in exposition
         assert "forgeline_waiting_requests 3.0" in exposition
+        assert "forgeline_ongoing_requests 4.0" in exposition
         await gate.finish()
 
     asyncio.run(scene())

@@ -8,17 +8,18 @@ import math
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from forgeline.config.schema import Serve
+from forgeline.config.schema import Config, Serve
 from forgeline.config.schema.serve.engine import Remote
 from forgeline.errors import ForgelineError, ServingError
 from forgeline.progress import progress_bar
@@ -26,9 +27,12 @@ from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest, verify
 from forgeline.serving.gateway.access.tls import pinned
 from forgeline.serving.gateway.server import listen
+from forgeline.serving.order import Order
+from forgeline.serving.targets import Check, Job, Plan, Running
 
 READY_SECONDS = 60  # until the gateway answers, beside what its engine takes to be ready
 LOG_LINES = 15
+ORDER = "local.order.json"
 Health = Literal["ready", "degraded", "not ready", "gone"]
 
 
@@ -67,8 +71,58 @@ class Stopped(BaseModel):
     killed: bool
 
 
-def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment], None]) -> Deployment:
-    """Serve a bundle; return the deployment once it is ready and `check`, the smoke test, has passed.
+class Local:
+    """The target `local`."""
+
+    tried = "run for real"
+
+    def plan(self, job: Job) -> Plan:
+        """Return the order that the server would be started with."""
+        order = Order(bundle=job.bundle.resolve(), serve=job.config.serve, ledger=_ledger(job.config))
+        return Plan(
+            files={ORDER: order.model_dump_json(indent=2) + "\n"},
+            checks=(
+                Check(str(job.bundle), "the digests of its manifest"),
+                Check(ORDER, "configs/serve.yaml's schema"),
+            ),
+            acts=(" ".join(_command(Path(ORDER))), "the smoke test"),
+        )
+
+    def deploy(self, job: Job, plan: Plan) -> dict[str, Any]:
+        """Serve the bundle; an older one goes on if this one does not pass its smoke test."""
+        config = job.config
+        order = Order(bundle=job.bundle, serve=config.serve, ledger=_ledger(config))
+        deployment = deploy(config.root, order, lambda made: job.smoke(made.url))
+        return deployment.model_dump(mode="json")
+
+    def status(self, root: Path) -> Running | None:
+        """Return how the server is."""
+        found = status(root)
+        if found is None:
+            return None
+        deployed = found.deployment
+        facts = {
+            "bundle": str(deployed.bundle),
+            "digest": deployed.digest,
+            "process": str(deployed.pid),
+            "since": deployed.started_at,
+        }
+        return Running(health=found.health, version=deployed.version, url=deployed.url, facts=facts)
+
+    def logs(self, root: Path, lines: int) -> Iterator[str]:
+        """Yield the last lines that the server wrote."""
+        log = _folder(root) / "local.log"
+        if log.is_file():
+            yield from deque(log.open(encoding="utf-8", errors="replace"), maxlen=lines)
+
+    def destroy(self, root: Path) -> dict[str, Any] | None:
+        """End the server once what is in flight has finished."""
+        stopped = stop(root)
+        return {"killed": stopped.killed} if stopped else None
+
+
+def deploy(root: Path, order: Order, check: Callable[[Deployment], object]) -> Deployment:
+    """Serve a bundle as ordered; return the deployment once it is ready and `check`, the smoke test, has passed.
 
     A bundle that is already being served stays as it is. Another one is stopped first, and started
     again if the new one does not get ready or fails the check.
@@ -76,23 +130,23 @@ def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment],
     Raises:
         ServingError: if the port is taken, or the new bundle cannot be served.
     """
-    bundle = bundle.resolve()
-    manifest = verify(bundle, serve.signing)
+    order = order.model_copy(update={"bundle": order.bundle.resolve()})
+    manifest = verify(order.bundle, order.serve.signing)
     with _locked(root):
         current = status(root)
-        same = current and (current.deployment.digest, current.deployment.serve) == (manifest.digest, serve)
+        same = current and (current.deployment.digest, current.deployment.serve) == (manifest.digest, order.serve)
         if current and same and current.health == "ready":
             return current.deployment
         previous = current.deployment if current and current.health != "gone" else None
         if previous:
             _end(previous)
         try:
-            return _start(root, bundle, manifest, serve, check)
+            return _start(root, order, manifest, check)
         except BaseException as fault:  # an interruption too must bring the old one back
             if previous is None or same:
                 raise
-            verified = verify(previous.bundle, previous.serve.signing)
-            _start(root, previous.bundle, verified, previous.serve, lambda deployment: None)
+            former = Order(bundle=previous.bundle, serve=previous.serve, ledger=order.ledger)
+            _start(root, former, verify(former.bundle, former.serve.signing), lambda deployment: None)
             if not isinstance(fault, ForgelineError):
                 raise
             raise ServingError(f"{fault} Version {previous.version} was started again and is serving.") from fault
@@ -123,23 +177,25 @@ def stop(root: Path) -> Stopped | None:
         return Stopped(deployment=current.deployment, killed=killed)
 
 
-def _start(
-    root: Path, bundle: Path, manifest: Manifest, serve: Serve, check: Callable[[Deployment], None]
-) -> Deployment:
+def _start(root: Path, order: Order, manifest: Manifest, check: Callable[[Deployment], object]) -> Deployment:
+    serve = order.serve
     listen(serve.host, serve.port).close()  # a taken port is told before anything is started
     log = _folder(root) / "local.log"
-    settings = _folder(root) / "local.serve.json"
-    write_json(settings, serve.model_dump(mode="json"))
-    command = [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle), "--settings", str(settings)]
+    order.save(_folder(root) / ORDER)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=root, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            _command(_folder(root) / ORDER),
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     deployment = Deployment(
         pid=process.pid,
         created=psutil.Process(process.pid).create_time(),
         url=f"{'https' if serve.access.tls else 'http'}://{_reached(serve.host)}:{serve.port}",
-        bundle=bundle,
+        bundle=order.bundle,
         digest=manifest.digest,
         model=manifest.lineage.model,
         version=manifest.lineage.version,
@@ -155,6 +211,14 @@ def _start(
         (_folder(root) / "local.json").unlink()
         raise
     return deployment
+
+
+def _command(order: Path) -> list[str]:
+    return [sys.executable, "-m", "forgeline.serving.gateway", "--order", str(order)]
+
+
+def _ledger(config: Config) -> Path:
+    return config.root / config.project.stores.ledger
 
 
 def _await_ready(deployment: Deployment, process: subprocess.Popen[bytes], log: Path) -> None:

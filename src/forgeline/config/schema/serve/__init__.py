@@ -13,8 +13,10 @@ from forgeline.config.schema.serve.guards import Guards
 from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
 from forgeline.config.schema.serve.people import People
+from forgeline.config.schema.serve.scaling import Scaling
 from forgeline.config.schema.serve.seen import Seen
 from forgeline.config.schema.serve.signing import Signing
+from forgeline.config.schema.serve.targets import Targets
 
 __all__ = [
     "Access",
@@ -26,9 +28,11 @@ __all__ = [
     "Parity",
     "People",
     "Sampling",
+    "Scaling",
     "Seen",
     "Serve",
     "Signing",
+    "Targets",
 ]
 
 
@@ -60,6 +64,7 @@ class Serve(Section):
     guards: Guards = Guards()
     engine: Engine = Transformers()
     others: dict[Name, Engine] = {}
+    scaling: Scaling = Scaling()
     access: Access = Access()
     limits: Limits = Limits()
     ladder: Ladder = Ladder()
@@ -68,6 +73,7 @@ class Serve(Section):
     people: People = People()
     signing: Signing = Signing()
     drain_timeout: Seconds = 30.0
+    targets: Targets = Targets()
     parity: Parity = Parity()
 
     @model_validator(mode="after")

@@ -53,8 +53,12 @@ class _Allowance:
 
 
 class _Metrics:
-    def __init__(self, registry: CollectorRegistry, depth: Callable[[], int]) -> None:
-        Gauge("forgeline_waiting_requests", "Requests that wait for a turn.", registry=registry).set_function(depth)
+    def __init__(self, registry: CollectorRegistry, turns: Turns) -> None:
+        for name, told, value in (
+            ("forgeline_waiting_requests", "Requests that wait for a turn.", lambda: turns.depth),
+            ("forgeline_ongoing_requests", "Requests that wait for a turn or have it.", lambda: turns.ongoing),
+        ):
+            Gauge(name, told, registry=registry).set_function(value)
         self.waited = Histogram("forgeline_wait_seconds", "Until a turn.", buckets=SECONDS, registry=registry)
         self.rejected = Counter("forgeline_rejected", "Requests not taken on.", ["reason"], registry=registry)
 
@@ -92,7 +96,7 @@ class Limits:
         self._purse = Purse(store)
         self._turns = Turns(settings.concurrency, settings.max_queue, settings.max_wait)
         self._buckets = SharedBuckets(settings.redis, settings.without_redis) if settings.redis else LocalBuckets()
-        self._metrics = _Metrics(registry, lambda: self._turns.depth)
+        self._metrics = _Metrics(registry, self._turns)
         self.draining = False
 
     @asynccontextmanager

@@ -37,6 +37,11 @@ class Turns:
         """How many requests wait, those in the background left out."""
         return sum(map(len, self._lines.values()))
 
+    @property
+    def ongoing(self) -> int:
+        """How many requests wait or have their turn; of those in the background only the latter."""
+        return self.depth + self._running.total()
+
     @asynccontextmanager
     async def turn(self, key: str, bound: int | None, background: bool) -> AsyncIterator[None]:
         """Wait for a turn, and hold it; what is in the background waits without bound, until nobody else does.

@@ -1,0 +1,9 @@
+"""serve.yaml, targets: where a deployment runs when it is not this machine alone."""
+
+from __future__ import annotations
+
+from forgeline.config.schema.section import Section
+
+
+class Targets(Section):
+    """What each target needs to know beside the rest of serve.yaml."""
