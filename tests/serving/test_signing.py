@@ -284,6 +284,16 @@ def test_what_need_not_be_signed_must_still_not_be_signed_by_others(copied: Path
     bundles.verify(copied)  # where nobody is trusted, nobody is asked
 
 
+def test_adapters_beside_a_bundle_are_signed_too(
+    signed: Path, bundle: Path, adapter: Path, root: Path, asked: Signing
+) -> None:
+    from forgeline.serving.engines.transformers import Rows
+
+    for path, fault in ((adapter, "is not a bundle, so nobody signed it"), (bundle, "is not signed")):
+        with pytest.raises(ServingError, match=fault):
+            Rows(signed, root, adapters={"other": str(path)}, signing=asked).load()
+
+
 def test_a_private_key_is_its_owners_alone(
     copied: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
