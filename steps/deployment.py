@@ -21,6 +21,7 @@ from forgeline.serving.admission import admit
 from forgeline.serving.engines.make import PRIMARY
 from forgeline.serving.gateway.access.local import local_key
 from forgeline.serving.gateway.web import page
+from forgeline.serving.operate import Operator
 from forgeline.serving.parity import ParityReport, check
 from forgeline.serving.sbom import sbom
 from forgeline.serving.smoke import smoke
@@ -109,6 +110,26 @@ def deploy(
     facts = place.deploy(job, place.plan(job))
     print(f"serving version {manifest.lineage.version} at {facts.get('url', target)}")
     return facts
+
+
+@step(enable_cache=False)
+def start_rollout(
+    bundle: str,
+    parity: ParityReport,
+    expected: list[str],
+    target: str,
+    mode: str,
+    share: float | None,
+    reason: str,
+    config: Config,
+) -> Annotated[dict[str, Any], "rollout"]:
+    """Have the running gateway load the bundle beside what is live, and see that it says what was checked."""
+    operator = Operator(targets.answering(config.root, target), local_key(config), config.serve.access.tls)
+    questions = list(zip([each.prompt for each in parity.comparisons], expected, strict=True))
+    asked = {"mode": mode, "reason": reason} | ({} if share is None else {"share": share})
+    found = operator.start(Path(bundle), config.serve, questions, parity.max_tokens, **asked)
+    print(f"version {found['rollout']['challenger']['version']} is {found['rollout']['state']} beside the live one")
+    return found
 
 
 @step(enable_cache=False)

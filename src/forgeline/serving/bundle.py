@@ -48,7 +48,10 @@ TOKENIZER_FILES = (
 )
 NOBODY = Signing()  # asks for no signature
 PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
-MAGIC = (b"\x80", b"PK")  # how pickles of protocol 2 and later begin, and the archives that torch puts them into
+MAGIC = (
+    b"\x80",
+    b"PK\x03\x04",
+)  # of pickles from protocol 2 on, and of the archives that torch puts them into
 PICKLED_WEIGHTS = {"adapter_model", "pytorch_model"}
 
 
@@ -261,10 +264,11 @@ def _refuse_code(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(9)
     header = int.from_bytes(head[:8], "little")  # the length of a JSON object
-    weights = path.suffix != ".safetensors" or (head[8:] == b"{" and header <= path.stat().st_size - 8)
-    if head.startswith(MAGIC) or not weights:
+    weights = path.suffix == ".safetensors"  # whose first byte, of that length, may be any
+    legal = head[8:] == b"{" and header <= path.stat().st_size - 8 if weights else not head.startswith(MAGIC)
+    if not legal:
         raise ServingError(
-            f"{path} is {'a pickle or an archive' if weights else 'no safetensors file'} by its content, and may hold "
+            f"{path} is {'no safetensors file' if weights else 'a pickle or an archive'} by its content, and may hold "
             "code, which a bundle never does: delete the bundle, and save the weights as safetensors."
         )
 

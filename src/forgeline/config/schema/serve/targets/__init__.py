@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from forgeline.config.schema.section import Section
+from forgeline.config.schema.serve.targets.systemd import Systemd
 
 
 class Targets(Section):
     """What each target needs to know beside the rest of serve.yaml."""
+
+    systemd: Systemd = Systemd()
