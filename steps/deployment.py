@@ -29,6 +29,7 @@ from steps import cache
 
 BUNDLES = cache.WORK / "bundles"
 DEPLOYMENTS = cache.WORK / "deployments"
+SERVED_FROM_HERE = ("local", "systemd")  # by the packages of this environment
 
 
 @step(cache_policy=cache.cached(cache.bundling))
@@ -133,12 +134,14 @@ def start_rollout(
 
 @step(enable_cache=False)
 def record_deployment(bundle: str, deployment: dict[str, Any], target: str, config: Config) -> None:
-    """Write down what the deployment is made of, and the deployment into the ledger, once."""
-    manifest = bundles.verify(Path(bundle), config.serve.signing)
-    path = DEPLOYMENTS / f"{manifest.digest[:16]}.cdx.json"
-    write_json(path, sbom(manifest, config.project))
-    bill = {"path": str(path), "sha256": file_digest(path)}
-    promotion.record_once(config, "deployed", {"target": target, **deployment, "sbom": bill})
+    """Write down what the deployment is made of, if that lies here, and the deployment into the ledger, once."""
+    facts: dict[str, Any] = {"target": target, **deployment}
+    if target in SERVED_FROM_HERE:
+        manifest = bundles.verify(Path(bundle), config.serve.signing)
+        path = DEPLOYMENTS / f"{manifest.digest[:16]}.cdx.json"
+        write_json(path, sbom(manifest, config.project))
+        facts["sbom"] = {"path": str(path), "sha256": file_digest(path)}
+    promotion.record_once(config, "deployed", facts)
 
 
 def _as_trained(config: Config, version: versions.Version) -> Config:
