@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from forgeline.config.schema.section import Section
+from forgeline.config.schema.serve.targets.containers import Compose, Image, Kserve, Kuberay, Kubernetes, Resources
 
 
 class Targets(Section):
     """What each target needs to know beside the rest of serve.yaml."""
+
+    image: Image = Image()
+    resources: Resources = Resources()
+    compose: Compose = Compose()
+    kubernetes: Kubernetes = Kubernetes()
+    kserve: Kserve = Kserve()
+    kuberay: Kuberay = Kuberay()
