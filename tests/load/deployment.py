@@ -23,6 +23,7 @@ from forgeline.ledger import Ledger
 from forgeline.records import write_json
 from forgeline.serving.bundle import MANIFEST, Lineage, Manifest
 from forgeline.serving.gateway.access import issuing
+from forgeline.serving.order import Order
 from tests.load.upstream import Upstream
 
 MODEL = "reply-writer"
@@ -107,15 +108,14 @@ def gateway(serve: dict[str, Any], folder: Path) -> Iterator[Gateway]:
     Raises:
         NotHere: if it does not know one of its settings.
     """
-    path = folder / f"serve-{serve['port']}.json"
+    path = folder / f"order-{serve['port']}.json"
     try:
-        path.write_text(Serve.model_validate(serve).model_dump_json())
+        Order(bundle=bundle(folder), serve=Serve.model_validate(serve)).save(path)
     except ValidationError as fault:
         raise NotHere(f"the gateway does not know {', '.join(str(error['loc']) for error in fault.errors())}") from None
     with issuing.opened(serve["store"]) as store:
         key, text = issuing.create(store, Ledger(folder / "ledger.jsonl"), "load", "load", ["caller"], [], days=1)
-    command = [sys.executable, "-m", "forgeline.serving.gateway"]
-    command += ["--bundle", str(bundle(folder)), "--settings", str(path)]
+    command = [sys.executable, "-m", "forgeline.serving.gateway", "--order", str(path)]
     with (folder / f"gateway-{serve['port']}.log").open("w") as log:
         process = psutil.Popen(command, cwd=folder, stdout=log, stderr=log)
     running = Gateway(f"http://127.0.0.1:{serve['port']}", process, folder / "gateway.db", text, key.id)

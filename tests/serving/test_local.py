@@ -19,6 +19,7 @@ from forgeline.config import Config
 from forgeline.config.schema import Serve
 from forgeline.errors import ServingError
 from forgeline.serving.bundle import build
+from forgeline.serving.order import Order
 from forgeline.serving.smoke import smoke
 from forgeline.serving.targets.local import Deployment, deploy, status, stop
 
@@ -42,12 +43,13 @@ def test_deploy_fall_back_and_drain(config: Config, bundle: Path, other_bundle: 
 
     assert status(root) is None
     assert stop(root) is None
-    first = deploy(root, bundle, config.serve, passes)
+    order = Order(bundle=bundle, serve=config.serve)
+    first = deploy(root, order, passes)
     try:
         assert (first.version, first.url) == ("3", f"http://127.0.0.1:{config.serve.port}")
-        assert deploy(root, bundle, config.serve, answers_but_fails) == first  # it answers already: nothing is done
+        assert deploy(root, order, answers_but_fails) == first  # it answers already: nothing is done
         with pytest.raises(ServingError, match=r"smoke test failed\. Version 3 was started again and is serving"):
-            deploy(root, other_bundle, config.serve, answers_but_fails)
+            deploy(root, Order(bundle=other_bundle, serve=config.serve), answers_but_fails)
         assert seen == ["4"]
         assert not psutil.pid_exists(first.pid)
         restored = status(root)
@@ -78,7 +80,7 @@ def shut_down_during_a_stream(deployment: Deployment) -> None:
 
 def test_a_stream_that_outlasts_the_drain_is_cut_off(config: Config, bundle: Path) -> None:
     hasty = config.serve.model_copy(update={"drain_timeout": 0.2})
-    deployment = deploy(config.root, bundle, hasty, passes)
+    deployment = deploy(config.root, Order(bundle=bundle, serve=hasty), passes)
     client = OpenAI(base_url=f"{deployment.url}/v1", api_key="none", max_retries=0)
     question = {"model": deployment.model, "messages": HELLO, "max_tokens": 4000, "temperature": 1.0, "seed": 3}
     stream = client.chat.completions.create(**question, stream=True)  # type: ignore[call-overload]
@@ -101,9 +103,9 @@ def ready_status(deployment: Deployment) -> int:
 
 
 def serve(bundle: Path, root: Path, port: int) -> subprocess.CompletedProcess[str]:
-    settings = root / "serve.json"
-    settings.write_text(Serve(port=port).model_dump_json())
-    command = [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle), "--settings", str(settings)]
+    order = root / "order.json"
+    Order(bundle=bundle, serve=Serve(port=port)).save(order)
+    command = [sys.executable, "-m", "forgeline.serving.gateway", "--order", str(order)]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -123,7 +125,7 @@ def test_a_target_on_a_taken_port_starts_nothing(config: Config, bundle: Path) -
         socket.create_server(("127.0.0.1", config.serve.port)),
         pytest.raises(ServingError, match=f"Port {config.serve.port} is in use"),
     ):
-        deploy(config.root, bundle, config.serve, passes)
+        deploy(config.root, Order(bundle=bundle, serve=config.serve), passes)
     assert status(config.root) is None
 
 
@@ -141,7 +143,7 @@ def test_a_deployment_waits_as_long_as_its_engine_may_take(
     engine = {"name": "transformers", "process": True, "supervision": {"start_timeout": 1.5}}
     serve = Serve.model_validate({**config.serve.model_dump(), "engine": engine})
     with pytest.raises(ServingError, match="was not ready in 3 s"):  # the base model is not there
-        deploy(tmp_path, bundle, serve, passes)
+        deploy(tmp_path, Order(bundle=bundle, serve=serve), passes)
     assert status(tmp_path) is None
 
 
@@ -151,7 +153,7 @@ def test_a_deployment_that_only_its_templates_could_answer_is_not_ready(
     ladder = {"rungs": ["engine", "template"], "templates": [{"text": "We are open from 9 to 5."}]}
     serve = Serve.model_validate({**config.serve.model_dump(), "ladder": ladder})
     with pytest.raises(ServingError, match=r"is given up: (?s:.*)cannot be loaded"):  # the base model is not there
-        deploy(tmp_path, bundle, serve, passes)
+        deploy(tmp_path, Order(bundle=bundle, serve=serve), passes)
     assert status(tmp_path) is None
 
 

@@ -52,10 +52,18 @@ PROBE_SECONDS = 10.0
 FORM_BYTES = 100_000  # around a file in a form
 
 
-def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, root: Path, page: web.Page) -> FastAPI:
+def create_app(
+    engines: dict[str, Engine],
+    manifest: Manifest,
+    serve: Serve,
+    root: Path,
+    page: web.Page,
+    order: Path | None = None,
+) -> FastAPI:
     """Return the application; it opens the store and starts the engines, of which the first is the deployment's own.
 
-    `app.state` has that `engine`, the `ladder`, the `traffic` in flight, `access` and `store`.
+    `app.state` has that `engine`, the `ladder`, the `traffic` in flight, `access`, `store`, and `order`, the file that
+    it was started from, if it was.
     """
     own = next(iter(engines))
     traffic = Traffic()
@@ -109,7 +117,7 @@ def create_app(engines: dict[str, Engine], manifest: Manifest, serve: Serve, roo
     app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None, responses=REFUSALS)
     describe(app)
     app.state.engine, app.state.ladder, app.state.traffic = engines[own], chat.ladder, traffic
-    app.state.access, app.state.store = access, store
+    app.state.access, app.state.store, app.state.order = access, store, order
     headers = {
         "x-forgeline-version": manifest.lineage.version,
         "x-forgeline-run": manifest.lineage.mlflow_run,

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from forgeline.config.schema import Serve
+from forgeline.config.schema import Config, Serve
 from forgeline.config.schema.serve.engine import Remote
 from forgeline.errors import ForgelineError, ServingError
 from forgeline.progress import progress_bar
@@ -27,11 +27,12 @@ from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest, verify
 from forgeline.serving.gateway.access.tls import pinned
 from forgeline.serving.gateway.server import listen
+from forgeline.serving.order import Order
 from forgeline.serving.targets import Check, Job, Plan, Running
 
 READY_SECONDS = 60  # until the gateway answers, beside what its engine takes to be ready
 LOG_LINES = 15
-SETTINGS = "local.serve.json"
+ORDER = "local.order.json"
 Health = Literal["ready", "degraded", "not ready", "gone"]
 
 
@@ -76,22 +77,22 @@ class Local:
     tried = "run for real"
 
     def plan(self, job: Job) -> Plan:
-        """Return the settings that the server would be started with."""
-        serve = job.config.serve
-        settings = json.dumps(serve.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        """Return the order that the server would be started with."""
+        order = Order(bundle=job.bundle.resolve(), serve=job.config.serve, ledger=_ledger(job.config))
         return Plan(
-            files={SETTINGS: settings},
+            files={ORDER: order.model_dump_json(indent=2) + "\n"},
             checks=(
                 Check(str(job.bundle), "the digests of its manifest"),
-                Check(SETTINGS, "configs/serve.yaml's schema"),
+                Check(ORDER, "configs/serve.yaml's schema"),
             ),
-            acts=(" ".join(_command(job.bundle, Path(SETTINGS))), "the smoke test"),
+            acts=(" ".join(_command(Path(ORDER))), "the smoke test"),
         )
 
     def deploy(self, job: Job, plan: Plan) -> dict[str, Any]:
         """Serve the bundle; an older one goes on if this one does not pass its smoke test."""
         config = job.config
-        deployment = deploy(config.root, job.bundle, config.serve, lambda made: job.smoke(made.url))
+        order = Order(bundle=job.bundle, serve=config.serve, ledger=_ledger(config))
+        deployment = deploy(config.root, order, lambda made: job.smoke(made.url))
         return deployment.model_dump(mode="json")
 
     def status(self, root: Path) -> Running | None:
@@ -120,8 +121,8 @@ class Local:
         return {"killed": stopped.killed} if stopped else None
 
 
-def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment], object]) -> Deployment:
-    """Serve a bundle; return the deployment once it is ready and `check`, the smoke test, has passed.
+def deploy(root: Path, order: Order, check: Callable[[Deployment], object]) -> Deployment:
+    """Serve a bundle as ordered; return the deployment once it is ready and `check`, the smoke test, has passed.
 
     A bundle that is already being served stays as it is. Another one is stopped first, and started
     again if the new one does not get ready or fails the check.
@@ -129,23 +130,23 @@ def deploy(root: Path, bundle: Path, serve: Serve, check: Callable[[Deployment],
     Raises:
         ServingError: if the port is taken, or the new bundle cannot be served.
     """
-    bundle = bundle.resolve()
-    manifest = verify(bundle, serve.signing)
+    order = order.model_copy(update={"bundle": order.bundle.resolve()})
+    manifest = verify(order.bundle, order.serve.signing)
     with _locked(root):
         current = status(root)
-        same = current and (current.deployment.digest, current.deployment.serve) == (manifest.digest, serve)
+        same = current and (current.deployment.digest, current.deployment.serve) == (manifest.digest, order.serve)
         if current and same and current.health == "ready":
             return current.deployment
         previous = current.deployment if current and current.health != "gone" else None
         if previous:
             _end(previous)
         try:
-            return _start(root, bundle, manifest, serve, check)
+            return _start(root, order, manifest, check)
         except BaseException as fault:  # an interruption too must bring the old one back
             if previous is None or same:
                 raise
-            verified = verify(previous.bundle, previous.serve.signing)
-            _start(root, previous.bundle, verified, previous.serve, lambda deployment: None)
+            former = Order(bundle=previous.bundle, serve=previous.serve, ledger=order.ledger)
+            _start(root, former, verify(former.bundle, former.serve.signing), lambda deployment: None)
             if not isinstance(fault, ForgelineError):
                 raise
             raise ServingError(f"{fault} Version {previous.version} was started again and is serving.") from fault
@@ -176,16 +177,14 @@ def stop(root: Path) -> Stopped | None:
         return Stopped(deployment=current.deployment, killed=killed)
 
 
-def _start(
-    root: Path, bundle: Path, manifest: Manifest, serve: Serve, check: Callable[[Deployment], object]
-) -> Deployment:
+def _start(root: Path, order: Order, manifest: Manifest, check: Callable[[Deployment], object]) -> Deployment:
+    serve = order.serve
     listen(serve.host, serve.port).close()  # a taken port is told before anything is started
     log = _folder(root) / "local.log"
-    settings = _folder(root) / SETTINGS
-    write_json(settings, serve.model_dump(mode="json"))
+    order.save(_folder(root) / ORDER)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            _command(bundle, settings),
+            _command(_folder(root) / ORDER),
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -196,7 +195,7 @@ def _start(
         pid=process.pid,
         created=psutil.Process(process.pid).create_time(),
         url=f"{'https' if serve.access.tls else 'http'}://{_reached(serve.host)}:{serve.port}",
-        bundle=bundle,
+        bundle=order.bundle,
         digest=manifest.digest,
         model=manifest.lineage.model,
         version=manifest.lineage.version,
@@ -214,8 +213,12 @@ def _start(
     return deployment
 
 
-def _command(bundle: Path, settings: Path) -> list[str]:
-    return [sys.executable, "-m", "forgeline.serving.gateway", "--bundle", str(bundle), "--settings", str(settings)]
+def _command(order: Path) -> list[str]:
+    return [sys.executable, "-m", "forgeline.serving.gateway", "--order", str(order)]
+
+
+def _ledger(config: Config) -> Path:
+    return config.root / config.project.stores.ledger
 
 
 def _await_ready(deployment: Deployment, process: subprocess.Popen[bytes], log: Path) -> None:
