@@ -19,6 +19,7 @@ from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest
 
 FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, by target
+HERE = frozenset({"local"})  # whose gateway has this project's database, and so takes the key of this machine
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
     "compose": "forgeline.serving.targets.compose:Compose",

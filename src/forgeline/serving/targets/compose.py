@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from forgeline.config.schema import Serve
 from forgeline.errors import ServingError
 from forgeline.serving.gateway.access.tls import check_exposure
@@ -20,6 +18,7 @@ from forgeline.serving.client import await_key
 from forgeline.serving.targets import Check, Job, Plan, Running, folder, forget, refuse, remember, remembered, schemas
 from forgeline.serving.targets.command import lines, run
 from forgeline.serving.targets.dashboard import dashboard
+from forgeline.serving.targets.document import dumped
 from forgeline.serving.targets.image import (
     CERTIFICATE,
     CONTEXT,
@@ -62,11 +61,11 @@ class Compose:
         files = {f"order/{name}": text for name, text in told.files.items()}
         project = rendered(job, told)
         files |= {
-            FILE: yaml.safe_dump(project, sort_keys=False, width=120),
+            FILE: dumped(project),
             "Dockerfile": dockerfile(job),
-            "prometheus.yml": yaml.safe_dump(_scraping(told), sort_keys=False),
-            "grafana/datasources/prometheus.yaml": yaml.safe_dump(DATASOURCE, sort_keys=False),
-            "grafana/dashboards/forgeline.yaml": yaml.safe_dump(PROVIDER, sort_keys=False),
+            "prometheus.yml": dumped(_scraping(told)),
+            "grafana/datasources/prometheus.yaml": dumped(DATASOURCE),
+            "grafana/dashboards/forgeline.yaml": dumped(PROVIDER),
             "grafana/dashboards/forgeline.json": json.dumps(dashboard(), indent=1) + "\n",
         }
         if faults := schemas.compose(FILE, project):

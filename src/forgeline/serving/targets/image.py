@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgeline.config.schema import Serve, Targets
+from forgeline.config.schema import Serve
+from forgeline.config.schema.serve import Targets
 from forgeline.config.schema.serve.engine import Engine, Openvino, Ray, Remote, Transformers, Vllm
 from forgeline.errors import ServingError
 from forgeline.models import base_name
