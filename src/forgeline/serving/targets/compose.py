@@ -38,10 +38,8 @@ from forgeline.sources.environment import VARIABLE
 
 NAME = "compose"
 FILE = "compose.yaml"
-PROBE = (
-    "import ssl, urllib.request as u; c = ssl._create_unverified_context(); "
-    "u.urlopen('{scheme}://127.0.0.1:{port}{path}', timeout=12, context=c if '{scheme}' == 'https' else None)"
-)
+PROBE = "import ssl, urllib.request as u; u.urlopen('{}://127.0.0.1:{}/readyz', timeout=12{})"
+UNVERIFIED = ", context=ssl._create_unverified_context()"  # it asks itself
 ADDRESS = re.compile(
     r"(?P<scheme>postgres\w*|rediss?)(?:\+\w+)?://(?P<user>[^:@/]*|\$\{env:\w+\}):(?P<password>\$\{env:\w+\})"
     r"@(?P<host>[^:/@]+)(?::(?P<port>\d+))?/(?P<name>\w+)"
@@ -137,6 +135,7 @@ def rendered(job: Job, told: Inside) -> dict[str, Any]:
     serve, settings = job.config.serve, job.config.serve.targets.compose
     published = f"{'127.0.0.1' if serve.host == 'localhost' else serve.host}:{serve.port}:{serve.port}"
     databases = _databases(serve)
+    probe = PROBE.format(told.scheme, serve.port, UNVERIFIED if told.scheme == "https" else "")
     gateway: dict[str, Any] = {
         "image": tag(job),
         "build": {"context": CONTEXT, "dockerfile": "../Dockerfile", "target": "gateway"},
@@ -144,7 +143,7 @@ def rendered(job: Job, told: Inside) -> dict[str, Any]:
         "environment": {name: reference(f"${{env:{name}}}") for name in told.variables},
         "volumes": [f"./order:{SETTINGS}:ro", f"state:{STATE}"],
         "healthcheck": {
-            "test": ["CMD", "python", "-c", PROBE.format(scheme=told.scheme, port=serve.port, path="/readyz")],
+            "test": ["CMD", "python", "-c", probe],
             "interval": "15s",
             "timeout": "15s",
             "retries": 3,

@@ -113,7 +113,7 @@ def chart(job: Job, made: dict[str, manifests.Manifest]) -> tuple[dict[str, Any]
     lifted.take(scaler["spec"], least, "minReplicas", {"type": "integer", "minimum": 1})
     lifted.take(scaler["spec"], most, "maxReplicas", {"type": "integer", "minimum": 1})
     for sources in made["network"]["spec"]["ingress"]:
-        lifted.take(sources, "from", "from", {"type": "array", "items": {"type": "object"}})
+        lifted.take(sources, "from", "allowedFrom", {"type": "array", "items": {"type": "object"}})
     for manifest in made.values():
         manifest["metadata"]["namespace"] = lifted.mark("{{ .Release.Namespace }}")
     if host := job.config.serve.targets.kubernetes.host:

@@ -24,6 +24,7 @@ PREDICTOR = {
         "canaryTrafficPercent": {"type": "integer", "minimum": 0, "maximum": 100},
     },
 }
+KEPT = "autoscaling.knative.dev/scale-to-zero-pod-retention-period"
 NOT_KNATIVE = ("topologySpreadConstraints", "terminationGracePeriodSeconds")  # Knative's features, off by default
 
 
@@ -78,8 +79,8 @@ class Kserve(Kubernetes):
                 "name": manifests.name_of(job),
                 "annotations": {
                     "serving.kserve.io/deploymentMode": "Knative",
-                    "autoscaling.knative.dev/scale-to-zero-pod-retention-period": f"{round(serve.scaling.idle)}s",
                     "forgeline/version": job.manifest.lineage.version,
+                    **({KEPT: f"{round(serve.scaling.idle)}s"} if serve.scaling.min_replicas == 0 else {}),
                 },
             },
             "spec": {"predictor": {**predictor, **pod}},

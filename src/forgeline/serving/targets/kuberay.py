@@ -47,6 +47,7 @@ class Kuberay(Kubernetes):
         fixed = job.config.serve.scaling.model_copy(update={"min_replicas": 2, "schedule": (), "first_token": None})
         gateway = _with_scaling(job, fixed)
         made = manifests.objects(gateway, told)
+        made |= {kind: manifests.placed(job, each) for kind, each in manifests.shared(job, told, "baseline").items()}
         del made["hpa"]  # a gateway costs a core, and its engine scales by itself
         made["deployment"]["spec"]["replicas"] = 2
         container = made["deployment"]["spec"]["template"]["spec"]["containers"][0]
@@ -206,7 +207,6 @@ def _template(job: Job, kind: str, resources: manifests.Manifest) -> manifests.M
         "securityContext": manifests.CONTAINER,
     }
     spec = {
-        "serviceAccountName": manifests.name_of(job),
         "enableServiceLinks": False,
         "securityContext": manifests.POD,
         "containers": [container],
@@ -218,7 +218,9 @@ def _template(job: Job, kind: str, resources: manifests.Manifest) -> manifests.M
     }
     if asked.pull_secret:
         spec["imagePullSecrets"] = [{"name": asked.pull_secret}]
-    return {"metadata": {"labels": _ray_labels(job)}, "spec": {**spec, **(asked.pod if kind == "worker" else {})}}
+    if kind == "worker":  # the head's account is KubeRay's own, whose autoscaler asks the cluster for pods
+        spec |= {"serviceAccountName": manifests.name_of(job), "automountServiceAccountToken": False, **asked.pod}
+    return {"metadata": {"labels": _ray_labels(job)}, "spec": spec}
 
 
 def _network(job: Job) -> manifests.Manifest:
