@@ -14,9 +14,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 from packaging.requirements import Requirement
-from scene import HELLO, PROJECT, free_port, wait_for
+from scene import HELLO, LINEAGE, PROJECT, free_port, wait_for
 
 from forgeline.config import Config
+from forgeline.config.schema import Serve
 from forgeline.serving import bundle as bundles
 from forgeline.serving.targets import Job
 from forgeline.serving.targets.image import inside, stage
@@ -61,12 +62,14 @@ def packages(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def srv(config: Config, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def srv(config: Config, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder /srv as it is in the image, with the settings where a target mounts them."""
     folder = tmp_path_factory.mktemp("image")
-    access = config.serve.access.model_copy(update={"anonymous": ()})
-    serve = config.serve.model_copy(update={"access": access, "port": free_port(), "store": "sqlite:///gateway.db"})
-    job = Job(config.model_copy(update={"serve": serve}), bundle, bundles.verify(bundle), lambda url: None)
+    asked = {"access": {}, "port": free_port(), "store": "sqlite:///gateway.db", "guards": {"toxicity": {"action": "flag"}}}
+    serve = Serve.model_validate({**config.serve.model_dump(), **asked})
+    guarded = config.model_copy(update={"serve": serve})
+    bundle = bundles.build(guarded, adapter, LINEAGE, folder / "bundles")
+    job = Job(guarded, bundle, bundles.verify(bundle), lambda url: None)
     stage(job, folder)
     srv = (folder / "image").rename(folder / "srv")
     for name in ("order", "state"):

@@ -24,12 +24,14 @@ from forgeline.serving.gateway.access.tls import check_exposure
 from forgeline.serving.order import Order
 from forgeline.serving.targets import Job, refuse
 from forgeline.serving.targets.command import run
+from forgeline.sources import cache_root, resolve
 from forgeline.sources.environment import VARIABLE
 
 SRV = Path("/srv")
 BUNDLE = SRV / "bundle"
 BASES = SRV / "bases"
 ADAPTERS = SRV / "adapters"
+CACHE = SRV / "cache"  # what would be fetched or trained on first use
 STATE = SRV / "state"  # the working folder, and the only one beside /tmp that can be written
 SETTINGS = SRV / "order"  # where a target mounts the files of `Inside`
 ORDER = "order.json"
@@ -134,6 +136,10 @@ def stage(job: Job, folder: Path) -> None:
     if job.manifest.base is not None and job.manifest.base_digest is not None:
         base = verified_base(job.manifest, job.config.root)
         _lay(base, context / BASES.relative_to(SRV) / base_name(job.manifest.base.source))
+    for path in _kept(job):
+        there = context / CACHE.relative_to(SRV) / path.relative_to(cache_root())
+        there.parent.mkdir(parents=True, exist_ok=True)
+        _put(str(path), str(there))
     engine = job.config.serve.engine
     if isinstance(engine, Openvino):
         variant = folder_of(job.bundle, job.manifest)
@@ -215,17 +221,32 @@ def _placed(engine: Engine) -> Engine:
     return engine
 
 
+def _kept(job: Job) -> list[Path]:
+    """Return the files of this machine's cache that guards and the semantic cache read, made ready if need be."""
+    kept: list[Path] = []
+    if job.manifest.guards.toxicity.action != "off":
+        from forgeline.data.rules import toxicity
+
+        toxicity.scorer()
+        kept += (cache_root() / "toxicity").glob("*.corrected.safetensors")
+    if job.config.serve.cache.semantic:
+        from forgeline.models.embed import MINILM
+
+        kept += [path for reference in MINILM for path in resolve(reference, job.config.root)]
+    return kept
+
+
 def _lay(source: Path, target: Path) -> None:
     """Put a folder's files below another one; a link to a file elsewhere becomes a file."""
+    shutil.copytree(source, target, copy_function=_put)
 
-    def put(found: str, there: str) -> str:
-        try:
-            os.link(os.path.realpath(found), there)
-        except OSError:  # another disk
-            shutil.copy2(found, there)
-        return there
 
-    shutil.copytree(source, target, copy_function=put)
+def _put(found: str, there: str) -> str:
+    try:
+        os.link(os.path.realpath(found), there)
+    except OSError:  # another disk
+        shutil.copy2(found, there)
+    return there
 
 
 def _read(job: Job, path: str, key: str) -> str:

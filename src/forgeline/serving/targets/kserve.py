@@ -37,6 +37,7 @@ class Kserve(Kubernetes):
 
     def told(self, job: Job) -> Inside:
         """Return what the containers are told; Knative's own proxy stands before them, and ends TLS."""
+        manifests.check(job.config.serve)
         name, namespace = manifests.name_of(job), job.config.serve.targets.kubernetes.namespace
         if job.config.serve.access.tls:
             raise ServingError("On kserve Knative's ingress ends TLS: leave serve.access.tls out, set behind_proxy.")
@@ -52,7 +53,6 @@ class Kserve(Kubernetes):
     def objects(self, job: Job) -> dict[str, manifests.Manifest]:
         """Return the namespace, the settings, the account and the InferenceService."""
         serve, told = job.config.serve, self.told(job)
-        manifests.check(serve)
         if needs_keda(serve.scaling.model_copy(update={"min_replicas": 1})):
             raise ServingError(
                 "Knative scales on ongoing requests alone: kserve can carry out neither serve.scaling.schedule nor "

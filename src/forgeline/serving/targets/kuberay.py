@@ -28,6 +28,7 @@ class Kuberay(Kubernetes):
 
     def told(self, job: Job) -> Inside:
         """Return what the gateway is told: the engine is Ray Serve's address in the cluster."""
+        manifests.check(job.config.serve)
         engine, name = _engine(job), manifests.name_of(job)
         remote = Remote(
             name="url",
@@ -43,7 +44,6 @@ class Kuberay(Kubernetes):
     def objects(self, job: Job) -> dict[str, manifests.Manifest]:
         """Return the gateway's objects, the RayService, and the policy that keeps others from it."""
         told = self.told(job)
-        manifests.check(job.config.serve)
         fixed = job.config.serve.scaling.model_copy(update={"min_replicas": 2, "schedule": (), "first_token": None})
         gateway = _with_scaling(job, fixed)
         made = manifests.objects(gateway, told)
@@ -151,13 +151,18 @@ def application_faults(config: str) -> list[str]:
     from pydantic import ValidationError
 
     try:
+        from ray.serve.config import AutoscalingConfig
         from ray.serve.schema import ServeDeploySchema
     except ImportError:
         raise ServingError("The application is held against Ray's schema: pip install 'forgeline[ray]'.") from None
+    path = ""
     try:
-        ServeDeploySchema.model_validate(yaml.safe_load(config))
+        schema = ServeDeploySchema.model_validate(yaml.safe_load(config))
+        for number, deployment in enumerate(schema.applications[0].deployments):
+            path = f"applications.0.deployments.{number}.autoscaling_config."  # which the schema takes as it is
+            AutoscalingConfig.model_validate(deployment.autoscaling_config)
     except ValidationError as fault:
-        return [f"serveConfigV2: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in fault.errors()]
+        return [f"serveConfigV2: {path}{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in fault.errors()]
     return []
 
 

@@ -44,6 +44,7 @@ class Kubernetes:
 
     def told(self, job: Job) -> Inside:
         """Return what the containers are told."""
+        manifests.check(job.config.serve)
         access = job.config.serve.access
         return inside(job, manifests.host_names(job), behind_proxy=access.behind_proxy)
 

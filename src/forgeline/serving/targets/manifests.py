@@ -44,7 +44,6 @@ def objects(job: Job, told: Inside) -> dict[str, Manifest]:
     Raises:
         ServingError: if serve.yaml asks for what cannot be had by replicas in a cluster.
     """
-    check(job.config.serve)
     scaling, name = job.config.serve.scaling, name_of(job)
     if scaling.min_replicas == 0:
         raise ServingError(
