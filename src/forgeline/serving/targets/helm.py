@@ -112,8 +112,8 @@ def chart(job: Job, made: dict[str, manifests.Manifest]) -> tuple[dict[str, Any]
     least, most = ("minReplicas", "maxReplicas") if "hpa" in made else ("minReplicaCount", "maxReplicaCount")
     lifted.take(scaler["spec"], least, "minReplicas", {"type": "integer", "minimum": 1})
     lifted.take(scaler["spec"], most, "maxReplicas", {"type": "integer", "minimum": 1})
-    for sources in made["network"]["spec"]["ingress"]:
-        lifted.take(sources, "from", "allowedFrom", {"type": "array", "items": {"type": "object"}})
+    for sources in made["network"]["spec"]["ingress"]:  # none at all would let everybody in
+        lifted.take(sources, "from", "allowedFrom", {"type": "array", "minItems": 1, "items": {"type": "object"}})
     for manifest in made.values():
         manifest["metadata"]["namespace"] = lifted.mark("{{ .Release.Namespace }}")
     if host := job.config.serve.targets.kubernetes.host:

@@ -97,7 +97,7 @@ class Kubernetes:
             images[engine] = built(job, place, "engine")
         for file in place.rglob("*.yaml"):
             file.write_text(_pinned(file.read_text(encoding="utf-8"), images), encoding="utf-8")
-        before = remembered(root, self.name)
+        before, facts = remembered(root, self.name), self.facts(job, images[tag(job)])
         self.apply(job, cluster, place)
         try:
             self.wait(job, cluster)
@@ -105,10 +105,11 @@ class Kubernetes:
                 _smoked(job, cluster, self.door(job), port)
         except ServingError as fault:
             if before is None:
-                raise
+                remember(root, self.name, facts)
+                left = f"`forgeline deploy destroy --target {self.name}` takes away what was applied."
+                raise ServingError(f"{fault} {left}") from fault
             self.undo(job, cluster)
             raise ServingError(f"{fault} Version {before['version']} is serving.") from fault
-        facts = self.facts(job, images[tag(job)])
         remember(root, self.name, facts)
         return facts
 
