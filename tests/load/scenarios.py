@@ -21,7 +21,11 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from tests.load.deployment import LADDER, MODEL, Gateway, NotHere, Switch, free_port, gateway, settings
+from forgeline.errors import ServingError
+from forgeline.serving.order import Order
+from forgeline.serving.targets import local
+from forgeline.serving.targets.kept import Deployment
+from tests.load.deployment import LADDER, MODEL, Gateway, NotHere, Switch, free_port, gateway, order, settings
 from tests.load.traffic import Traffic, ask
 from tests.load.upstream import Mode, Upstream
 
@@ -95,6 +99,43 @@ async def restart(folder: Path, seconds: float) -> str:
         _check(traffic, served)
         assert {one.end for one in traffic.outcomes} == {"well"}
         return traffic.table()
+
+
+async def update(folder: Path, seconds: float) -> str:
+    """Deploy another bundle, other settings and two that fail under one keeper; kill the gateway; stop."""
+    with Upstream() as engine:
+        serve = settings(folder, engine)
+        await asyncio.to_thread(engine.tell, "well", 0.02)  # replies take a while: some are in flight
+        traffic = Traffic(f"http://127.0.0.1:{serve['port']}", MODEL, clients=3, kept=3, retries=2, pause=0.05)
+        steps = {
+            "another bundle": (order(folder, serve, "2"), True),
+            "other settings": (order(folder, serve | {"drain_timeout": 20.0}, "2"), True),
+            "one that does not load": (order(folder, serve | {"engine": {"name": "transformers"}}, "3"), False),
+            "one that fails its check": (order(folder, serve, "4"), False),
+        }
+        first = await asyncio.to_thread(local.deploy, folder, order(folder, serve), lambda deployed: None)
+        try:
+            async with traffic.flowing():
+                await asyncio.sleep(seconds)
+                for mark, (ordered, passes) in steps.items():
+                    traffic.mark(mark)
+                    assert await asyncio.to_thread(_deployed, folder, ordered, passes) is passes
+                    await asyncio.sleep(seconds)
+                keeper = psutil.Process(first.pid)
+                await _until(lambda: len(keeper.children()) == 1, 60, "a gateway that gave way is still there")
+                traffic.mark("gateway killed")
+                keeper.children()[0].kill()
+                await asyncio.sleep(seconds)
+                await asyncio.to_thread(_answers, folder)
+                await asyncio.sleep(seconds)
+            killed = traffic.marks[-1][0]
+            failed = [one for one in traffic.outcomes if one.end != "well"]
+            odd = [one for one in failed if not one.began < killed < one.ended]
+            assert not odd, f"{len(odd)} of {len(traffic.outcomes)} failed, such as {odd[0]}\n{traffic.table()}"
+            longest = max(one.ended - one.began for one in traffic.window("gateway killed"))
+            return f"{traffic.table()}\n  in flight at the kill: {len(failed)}; the longest wait: {longest:.1f} s"
+        finally:
+            assert (await asyncio.to_thread(local.stop, folder)) is not None
 
 
 async def locked(folder: Path, seconds: float) -> str:
@@ -229,12 +270,32 @@ async def budget(folder: Path, seconds: float, streams: int = 64) -> str:
         return f"  {len(well)} of {streams} streams were answered, {spent:.3f} of 1.000 spent"
 
 
-SCENARIOS: tuple[Scenario, ...] = (crash, faults, restart, locked, full, redis_hangs, rude, budget, memory)
+SCENARIOS: tuple[Scenario, ...] = (crash, faults, restart, update, locked, full, redis_hangs, rude, budget, memory)
+
+
+def _deployed(folder: Path, ordered: Order, passes: bool) -> bool:
+    """Deploy, with a smoke test that passes or not; return whether it took over."""
+
+    def check(deployment: Deployment) -> None:
+        if not passes:
+            raise ServingError("The smoke test failed.")
+
+    try:
+        local.deploy(folder, ordered, check)
+    except ServingError:
+        return False
+    return True
+
+
+def _answers(folder: Path) -> None:
+    status = local.status(folder)
+    assert status is not None
+    assert status.health == "ready"
 
 
 def _check(traffic: Traffic, served: Gateway) -> None:
     """Assert what every scenario promises; stops the gateway first, so that all is written."""
-    odd = [one for one in traffic.outcomes if one.end in ("wrong", "cut") or "NOT IN" in one.detail]
+    odd = [one for one in traffic.outcomes if one.end in ("wrong", "cut", "broken") or "NOT IN" in one.detail]
     assert not odd, f"{len(odd)} of {len(traffic.outcomes)}, such as {odd[0]}\n{traffic.table()}"
     failed = [one for one in traffic.outcomes if not one.stream and one.end != "well"]
     assert not failed, f"{len(failed)} whole requests failed, such as {failed[0]}\n{traffic.table()}"

@@ -44,7 +44,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(line.run, line.train, line.evaluate, probe.probe, compare.compare, sweep.sweep, stack.stack),
     *(runs.runs, leaderboard.leaderboard, gate.gate, approve.approve, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop, guards.guards),
-    *(supply.signing_key, supply.sign, supply.verify),
+    *(supply.signing_key, supply.sign, supply.verify, supply.sbom),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:

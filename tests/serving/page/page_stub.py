@@ -22,8 +22,8 @@ from forgeline.config.schema.serve.access import Access
 from forgeline.serving.gateway.access.headers import SecureHeaders
 from forgeline.serving.gateway.exchange import Caller
 from forgeline.serving.gateway.protocol import ApiError
-from forgeline.serving.gateway.server import listen
 from forgeline.serving.gateway.web import Page, router
+from forgeline.serving.sockets import listen
 
 ROLES = ("caller", "reviewer", "operator", "auditor", "admin")
 NEEDS = {"/v1/reviews/tickets": "caller", "/v1/reviews": "reviewer", "/v1/status": "operator", "/v1": "caller"}

@@ -132,7 +132,8 @@ def test_a_broken_compose_file_is_refused_with_its_path(tmp_path: Path) -> None:
 def test_a_broken_application_is_refused_with_its_path(tmp_path: Path) -> None:
     from forgeline.serving.targets.kuberay import application_faults, served
 
-    config = served(job(tmp_path, "cluster"))
+    work = job(tmp_path, "cluster")
+    config = served(work, targets.named("kuberay").told(work))  # type: ignore[attr-defined]
     config["applications"][0]["deployments"][0]["autoscaling_config"]["max_replicas"] = "many"
     (fault,) = application_faults(yaml.safe_dump(config))
     assert fault.startswith("serveConfigV2: applications.0.deployments.0.autoscaling_config.max_replicas: ")

@@ -9,7 +9,7 @@ from forgeline.errors import ServingError
 from forgeline.serving.scaling.render import ray
 from forgeline.serving.targets import Check, Job, Plan, manifests, refuse, schemas
 from forgeline.serving.targets.document import dumped
-from forgeline.serving.targets.image import ADAPTERS, BASES, BUNDLE, SRV, STATE, Inside, inside, tag
+from forgeline.serving.targets.image import ADAPTERS, BASES, BUNDLE, SETTINGS, SRV, STATE, Inside, inside, tag
 from forgeline.serving.targets.kubernetes import Kubectl, Kubernetes
 
 SERVE_PORT = 8000  # where Ray Serve's proxies listen
@@ -55,13 +55,13 @@ class Kuberay(Kubernetes):
         made["network"]["spec"]["egress"].append(
             {"to": [{"podSelector": {"matchLabels": _ray_labels(job)}}], "ports": [_tcp(SERVE_PORT)]}
         )
-        rayed = {"rayservice": rayservice(job), "raynetwork": _network(job)}
+        rayed = {"rayservice": rayservice(job, told), "raynetwork": _network(job)}
         return {**made, **{kind: manifests.placed(job, each) for kind, each in rayed.items()}}
 
     def plan(self, job: Job) -> Plan:
         """Return the manifests; Ray's own schema is asked of the application."""
         plan = super().plan(job)
-        faults = application_faults(dumped(served(job)))
+        faults = application_faults(dumped(served(job, self.told(job))))
         if faults:
             refuse(self.name, faults)
         return Plan(plan.files, (*plan.checks, Check("serveConfigV2", "Ray's ServeDeploySchema")), plan.acts)
@@ -99,14 +99,13 @@ class Kuberay(Kubernetes):
         return {**facts, "kinds": f"rayservice,{facts['kinds'].removesuffix(',scaledobject')}"}
 
 
-def served(job: Job) -> dict[str, Any]:
+def served(job: Job, told: Inside) -> dict[str, Any]:
     """Return the Serve config: one application, whose replicas are as `serve.scaling` says."""
     engine, serve = _engine(job), job.config.serve
     adapters = {name: str(ADAPTERS / name) for name in engine.replica.adapters}
     inner = engine.model_copy(
         update={"address": "auto", "replica": engine.replica.model_copy(update={"adapters": adapters})}
     )
-    signing = {**serve.signing.model_dump(mode="json"), "key": None, "password": None}
     order = {
         "application": APPLICATION,
         "bundle": str(BUNDLE),
@@ -114,7 +113,7 @@ def served(job: Job) -> dict[str, Any]:
         "drain": serve.drain_timeout,
         "engine": inner.model_dump(mode="json"),
         "scaling": serve.scaling.model_dump(mode="json"),
-        "signing": signing,
+        "signing": told.serve.signing.model_dump(mode="json"),
     }
     scaling = ray(serve.scaling)
     return {
@@ -166,7 +165,7 @@ def application_faults(config: str) -> list[str]:
     return []
 
 
-def rayservice(job: Job) -> manifests.Manifest:
+def rayservice(job: Job, told: Inside) -> manifests.Manifest:
     """Return the RayService: a head that computes nothing, and workers that do."""
     asked = job.config.serve.targets
     workers = {
@@ -175,18 +174,18 @@ def rayservice(job: Job) -> manifests.Manifest:
         "minReplicas": asked.kuberay.min_workers,
         "maxReplicas": asked.kuberay.max_workers,
         "rayStartParams": {},
-        "template": _template(job, "worker", manifests.resources(job)),
+        "template": _template(job, told, "worker", manifests.resources(job)),
     }
     head = {
         "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},  # noqa: S104  KubeRay's operator asks there
-        "template": _template(job, "head", {"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"memory": "4Gi"}}),
+        "template": _template(job, told, "head", {"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"memory": "4Gi"}}),
     }
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
         "metadata": {"name": f"{manifests.name_of(job)}-ray"},
         "spec": {
-            "serveConfigV2": dumped(served(job)),
+            "serveConfigV2": dumped(served(job, told)),
             "rayClusterConfig": {
                 "rayVersion": _release(),
                 "enableInTreeAutoscaling": True,
@@ -199,16 +198,17 @@ def rayservice(job: Job) -> manifests.Manifest:
     }
 
 
-def _template(job: Job, kind: str, resources: manifests.Manifest) -> manifests.Manifest:
+def _template(job: Job, told: Inside, kind: str, resources: manifests.Manifest) -> manifests.Manifest:
     asked = job.config.serve.targets.kubernetes
     scratch = [{"name": "scratch", "mountPath": "/tmp"}, {"name": "state", "mountPath": str(STATE)}]  # noqa: S108
+    settings = {"name": "settings", "mountPath": str(SETTINGS), "readOnly": True}  # with the keys that are trusted
     container = {
         "name": f"ray-{kind}",
         "image": tag(job),
         "env": [{"name": "FORGELINE_BASES", "value": str(BASES)}, {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}],
         "resources": resources,
         "workingDir": str(SRV),
-        "volumeMounts": [*scratch, {"name": "memory", "mountPath": "/dev/shm"}],  # noqa: S108
+        "volumeMounts": [*scratch, settings, {"name": "memory", "mountPath": "/dev/shm"}],  # noqa: S108
         "securityContext": manifests.CONTAINER,
     }
     spec = {
@@ -216,6 +216,7 @@ def _template(job: Job, kind: str, resources: manifests.Manifest) -> manifests.M
         "securityContext": manifests.POD,
         "containers": [container],
         "volumes": [
+            {"name": "settings", "configMap": {"name": manifests.settings_name(job, told)}},
             {"name": "scratch", "emptyDir": {}},
             {"name": "state", "emptyDir": {}},
             {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
@@ -255,8 +256,6 @@ def _network(job: Job) -> manifests.Manifest:
 def _engine(job: Job) -> Ray:
     """Return the engine's settings; a plain transformers engine becomes each replica's."""
     engine = job.config.serve.engine
-    if job.config.serve.signing.trusted:
-        raise ServingError("kuberay's replicas find no trusted keys yet: leave serve.signing.trusted out.")
     if isinstance(engine, Ray):
         return engine
     if isinstance(engine, Transformers):
