@@ -1,8 +1,8 @@
 # The gateway and its engines, without a model: bundle and base come on top (docs/targets/compose.md). Written for Docker
-# with BuildKit; not built here. PYTHON is a Python 3.11 image by its digest, which this prints:
-#   docker buildx imagetools inspect python:3.11-slim --format '{{.Manifest.Digest}}'
-# Command: docker build --file deploy/serving.Dockerfile --build-arg PYTHON=python:3.11-slim@sha256:… --tag forgeline/serving:0.1.0 .
-ARG PYTHON
+# with BuildKit; not built here. The base is python:3.11-slim-bookworm (3.11.16) by the digest that docker-library/repo-info
+# publishes for it. A newer one: docker buildx imagetools inspect python:3.11-slim-bookworm --format '{{.Manifest.Digest}}'
+# Command: docker build --file deploy/serving.Dockerfile --tag forgeline/serving:0.1.0 .
+ARG PYTHON=python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 FROM ${PYTHON} AS environment
 # What the engine or a target wants beside deploy/serving.txt: openvino, ray.
 ARG EXTRAS=""
@@ -22,6 +22,7 @@ RUN /opt/forgeline/bin/pip install --no-cache-dir --no-compile --no-deps . \
 FROM ${PYTHON}
 # Programs of the system: wget, which KubeRay's probes call.
 ARG PROGRAMS=""
+# hadolint ignore=DL3008
 RUN if [ -n "${PROGRAMS}" ]; then \
         apt-get update && apt-get install --yes --no-install-recommends ${PROGRAMS} && rm -rf /var/lib/apt/lists/*; \
     fi \

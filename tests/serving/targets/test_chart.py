@@ -28,7 +28,9 @@ def rendered(chart: Path, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {Path(path).stem: yaml.safe_load(text) for path, text in texts.items()}
 
 
-@pytest.mark.parametrize("chart", [(), APART, GPU, KEDA, HOST], indirect=True, ids=["whole", "apart", "gpu", "keda", "host"])
+@pytest.mark.parametrize(
+    "chart", [(), APART, GPU, KEDA, HOST], indirect=True, ids=["whole", "apart", "gpu", "keda", "host"]
+)
 def test_its_default_values_give_what_kubernetes_would_apply(
     chart: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

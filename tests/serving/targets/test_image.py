@@ -1,4 +1,4 @@
-"""The image without docker: its tree laid out in a folder, its entrypoint started there, with what it installs alone."""
+"""The image without docker: laid out in a folder, and started there by its entrypoint with its packages alone."""
 
 from __future__ import annotations
 
@@ -65,7 +65,12 @@ def packages(folder: Path) -> Path:
 def srv(config: Config, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder /srv as it is in the image, with the settings where a target mounts them."""
     folder = tmp_path_factory.mktemp("image")
-    asked = {"access": {}, "port": free_port(), "store": "sqlite:///gateway.db", "guards": {"toxicity": {"action": "flag"}}}
+    asked = {
+        "access": {},
+        "port": free_port(),
+        "store": "sqlite:///gateway.db",
+        "guards": {"toxicity": {"action": "flag"}},
+    }
     serve = Serve.model_validate({**config.serve.model_dump(), **asked})
     guarded = config.model_copy(update={"serve": serve})
     bundle = bundles.build(guarded, adapter, LINEAGE, folder / "bundles")
@@ -122,7 +127,7 @@ def test_the_entrypoint_serves_the_laid_out_image(srv: Path) -> None:
             request.add_header("authorization", f"Bearer {key}")
             request.add_header("content-type", "application/json")
             try:
-                return bool(json.load(urlopen(request, timeout=30))["choices"])
+                return bool(json.load(urlopen(request, timeout=30))["choices"])  # noqa: S310
             except HTTPError as refused:
                 assert refused.code == 401, refused.read()  # it reads keys anew every two seconds
                 return False

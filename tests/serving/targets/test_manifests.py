@@ -17,7 +17,11 @@ from forgeline.serving import targets
 from forgeline.serving.bundle import Manifest
 from forgeline.serving.targets import Job, Plan, schemas
 
-GPU = ("serve.engine.name=vllm", "serve.targets.resources.gpus=1", "serve.targets.kubernetes.pod={nodeSelector: {pool: gpu}}")
+GPU = (
+    "serve.engine.name=vllm",
+    "serve.targets.resources.gpus=1",
+    "serve.targets.kubernetes.pod={nodeSelector: {pool: gpu}}",
+)
 TLS = ("serve.access.tls={certificate: certs/chain.pem, key: certs/key.pem}", "serve.access.behind_proxy=false")
 APART = ("serve.engine.process=true",)
 ZERO = ("serve.scaling.min_replicas=0",)
@@ -40,7 +44,10 @@ RENDERED = [
     ("kuberay", "cluster", ()),
     ("kuberay", "cluster", ("serve.targets.resources.gpus=1", "serve.targets.kubernetes.pull_secret=registry")),
 ]
-NAMES = [f"{target}-{'-'.join(o.partition('=')[0].rpartition('.')[2] for o in overrides) or profile}" for target, profile, overrides in RENDERED]
+NAMES = [
+    f"{target}-{'-'.join(o.partition('=')[0].rpartition('.')[2] for o in overrides) or profile}"
+    for target, profile, overrides in RENDERED
+]
 
 
 def job(tmp_path: Path, profile: str | None, overrides: tuple[str, ...] = ()) -> Job:
@@ -48,8 +55,16 @@ def job(tmp_path: Path, profile: str | None, overrides: tuple[str, ...] = ()) ->
     config = load(PROJECT, profile=profile, overrides=list(overrides))
     serve = config.serve
     manifest = Manifest(
-        **{"lineage": LINEAGE, "base": None, "base_digest": None, "method": "scratch", "quantization": "nf4"},
-        **{"dtype": "float32", "sampling": serve.sampling, "guards": serve.guards, "files": {}, "digest": "ab" * 32},
+        lineage=LINEAGE,
+        base=None,
+        base_digest=None,
+        method="scratch",
+        quantization="nf4",
+        dtype="float32",
+        sampling=serve.sampling,
+        guards=serve.guards,
+        files={},
+        digest="ab" * 32,
     )
     return Job(config, tmp_path / "bundle", manifest, lambda url, key=None: None)
 
@@ -78,7 +93,11 @@ def test_it_is_valid_and_holds_no_secret(
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        (("spec", "template", "spec", "containers", 0, "ports", 0, "containerPort"), "http", "is not of type 'integer'"),
+        (
+            ("spec", "template", "spec", "containers", 0, "ports", 0, "containerPort"),
+            "http",
+            "is not of type 'integer'",
+        ),
         (("spec", "template", "spec", "containers", 0, "image"), 7, "is not of type 'string'"),
         (("spec", "template", "spec", "tolerations"), [{"effekt": "NoSchedule"}], "'effekt' was unexpected"),
         (("spec", "selector"), "reply-writer", "is not of type 'object'"),
@@ -144,7 +163,12 @@ def test_a_broken_application_is_refused_with_its_path(tmp_path: Path) -> None:
     [
         ("kubernetes", None, (), "serve.store is a SQLite file"),
         ("kubernetes", "compose", ("serve.access.behind_proxy=true",), "serve.store is on loopback"),
-        ("kubernetes", "cluster", ("serve.access.behind_proxy=false",), "serve.access.behind_proxy if something in front"),
+        (
+            "kubernetes",
+            "cluster",
+            ("serve.access.behind_proxy=false",),
+            "serve.access.behind_proxy if something in front",
+        ),
         ("kubernetes", "cluster", ZERO, "deploy to kserve"),
         ("kubernetes", "cluster", (*TLS, "serve.targets.kubernetes.certificate=null"), "name its Secret"),
         ("kubernetes", "cluster", ("serve.engine.name=ray",), "deploy to kuberay"),
@@ -193,7 +217,9 @@ def test_only_whom_serve_yaml_names_gets_in_and_out(tmp_path: Path) -> None:
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     ports = [port["port"] for rule in policy["egress"] for port in rule["ports"]]
     assert sorted(ports) == [53, 53, 443, 5432, 6379]
-    names = [each["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for each in policy["ingress"][0]["from"]]
+    names = [
+        each["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for each in policy["ingress"][0]["from"]
+    ]
     assert names == ["ingress-nginx", "monitoring"]
 
 
@@ -213,7 +239,7 @@ def test_compose_makes_services_of_what_is_on_loopback(tmp_path: Path) -> None:
     assert order["store"] == "postgresql+psycopg://forgeline:${env:DB_PASSWORD}@postgres/gateway"
     assert order["limits"]["redis"] == "redis://:${env:REDIS_PASSWORD}@redis/0"
     gateway, engine = project["services"]["gateway"], project["services"]["engine"]
-    assert gateway["environment"]["DB_PASSWORD"] == "${DB_PASSWORD:?export it first}"
+    assert gateway["environment"]["DB_PASSWORD"] == "${DB_PASSWORD:?export it first}"  # noqa: S105
     assert gateway["ports"] == ["127.0.0.1:8600:8600"]
     assert engine["network_mode"] == "service:gateway"
     assert engine["entrypoint"] + engine["command"][:2] == ["python", "-m", "forgeline.serving.engines.server"]
@@ -227,7 +253,7 @@ def test_every_metric_of_the_dashboard_is_one_of_the_gateways(url: str) -> None:
 
     from forgeline.serving.targets.dashboard import dashboard
 
-    with urlopen(f"{url}/metrics", timeout=30) as answer:
+    with urlopen(f"{url}/metrics", timeout=30) as answer:  # noqa: S310
         exposition = answer.read().decode()
     there = {
         name

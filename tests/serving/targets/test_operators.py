@@ -1,7 +1,7 @@
 """InferenceService and RayService against what their makers publish.
 
-KServe's Python models name every field and its type; the package's file is read, not run. KubeRay's schema comes with no
-package: with `FORGELINE_CRDS`, a folder of custom resource definitions, all objects of other kinds are held against those.
+KServe's Python models name every field and its type; the package's file is read, not run. KubeRay's schema comes with
+no package: with `FORGELINE_CRDS`, a folder of custom resource definitions, objects are held against those.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.skipif(CRDS is None, reason="FORGELINE_CRDS names no folder of custom resource definitions")
 @pytest.mark.parametrize(
-    ("target", "overrides"), [("kserve", ()), ("kserve", CANARY), ("kserve", GPU), ("kuberay", ()), ("kubernetes", KEDA)]
+    ("target", "overrides"),
+    [("kserve", ()), ("kserve", CANARY), ("kserve", GPU), ("kuberay", ()), ("kubernetes", KEDA)],
 )
 def test_it_is_what_the_custom_resource_definition_says(
     tmp_path: Path, target: str, overrides: tuple[str, ...]

@@ -86,7 +86,9 @@ def asked(tmp_path: Path) -> Callable[..., Job]:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle/manifest.json").write_text("{}")
 
-    def make(profile: str, overrides: tuple[str, ...] = (), smoke: Callable[..., object] = lambda url, key: None) -> Job:
+    def make(
+        profile: str, overrides: tuple[str, ...] = (), smoke: Callable[..., object] = lambda url, key: None
+    ) -> Job:
         made = job(tmp_path, profile, overrides)
         off = made.manifest.guards.model_copy(
             update={"toxicity": made.manifest.guards.toxicity.model_copy(update={"action": "off"})}
@@ -136,7 +138,10 @@ def test_compose_starts_the_gateway_then_its_watchers(tools: Tools, asked: Calla
     assert (tmp_path / ".forgeline/keys/prometheus").read_text() == "fl_key"
     assert (place / "image/bundle/manifest.json").is_file()
     assert not any("secret-value" in path.read_text() for path in place.rglob("*") if path.is_file())
-    services = [{"Service": "gateway", "State": "running", "Health": "healthy"}, {"Service": "redis", "State": "running"}]
+    services = [
+        {"Service": "gateway", "State": "running", "Health": "healthy"},
+        {"Service": "redis", "State": "running"},
+    ]
     tools.answer([" ps ", "\n".join(map(json.dumps, services)), 0], ["logs", "gateway | hello\n", 0])
     running = targets.named("compose").status(tmp_path)
     assert running is not None
@@ -170,7 +175,9 @@ def test_kubernetes_asks_the_cluster_before_it_changes_it(
     tools: Tools, asked: Callable[..., Job], tmp_path: Path
 ) -> None:
     heard: list[tuple[str, str]] = []
-    work = asked("cluster", (*APART, "serve.targets.kubernetes.context=prod"), lambda url, key: heard.append((url, key)))
+    work = asked(
+        "cluster", (*APART, "serve.targets.kubernetes.context=prod"), lambda url, key: heard.append((url, key))
+    )
     facts = deployed("kubernetes", work)
     assert heard == [("http://127.0.0.1:45678", "fl_key")]
     assert (facts["url"], facts["image"]) == ("https://replies.example.org", DIGEST)
@@ -185,7 +192,9 @@ def test_kubernetes_asks_the_cluster_before_it_changes_it(
     first, asks, applies, waits = said[4:8]
     assert first == f"{kubectl}apply --server-side --field-manager forgeline --filename F/00-namespace.yaml"
     assert asks == f"{applies} --dry-run=server"
-    assert applies.startswith(f"{kubectl}apply --server-side --force-conflicts --field-manager forgeline --filename F/01-")
+    assert applies.startswith(
+        f"{kubectl}apply --server-side --force-conflicts --field-manager forgeline --filename F/01-"
+    )
     assert waits == f"{kubectl}rollout status deployment/reply-writer --timeout=720s"
     text = (folder(tmp_path, "kubernetes") / "03-deployment.yaml").read_text()
     assert tag not in text
@@ -232,9 +241,7 @@ def test_a_failed_smoke_test_is_undone(
     assert remembered(tmp_path, name) is not None
 
 
-def test_a_first_version_that_fails_can_be_taken_away(
-    tools: Tools, asked: Callable[..., Job], tmp_path: Path
-) -> None:
+def test_a_first_version_that_fails_can_be_taken_away(tools: Tools, asked: Callable[..., Job], tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="deploy destroy --target kubernetes` takes away what was applied"):
         deployed("kubernetes", asked("cluster", smoke=fails))
     assert not any("undo" in call for call in tools.said())

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from forgeline.config.schema import Serve
 from forgeline.errors import ServingError
-from forgeline.serving.gateway.access.tls import check_exposure
 from forgeline.serving.client import await_key
+from forgeline.serving.gateway.access.tls import check_exposure
 from forgeline.serving.targets import Check, Job, Plan, Running, folder, forget, refuse, remember, remembered, schemas
 from forgeline.serving.targets.command import lines, run
 from forgeline.serving.targets.dashboard import dashboard
@@ -169,7 +169,7 @@ def rendered(job: Job, told: Inside) -> dict[str, Any]:
     if "postgres" in databases:
         secrets["db_password"] = {"environment": _password(serve.store)}
     services |= {"prometheus": _prometheus(settings), "grafana": _grafana(settings)}
-    volumes = {name: {} for name in ("state", "metrics", "boards", *databases)}
+    volumes: dict[str, Any] = {name: {} for name in ("state", "metrics", "boards", *databases)}
     name = f"forgeline-{re.sub(r'[^a-z0-9_-]', '-', job.config.project.name.lower())}"
     return {"name": name, "services": services, "secrets": secrets, "volumes": volumes}
 
@@ -282,7 +282,7 @@ def _hardened() -> dict[str, Any]:
     return {
         "user": f"{USER}:{USER}",
         "read_only": True,
-        "tmpfs": ["/tmp:exec,mode=1777"],  # what compiles its kernels does so there
+        "tmpfs": ["/tmp:exec,mode=1777"],  # noqa: S108  what compiles its kernels does so there
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "restart": "unless-stopped",

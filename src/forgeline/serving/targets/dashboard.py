@@ -21,7 +21,8 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         "s",
         (
             (
-                "histogram_quantile(0.95, sum by (le, route) (rate(forgeline_request_seconds_bucket[$__rate_interval])))",
+                "histogram_quantile(0.95, sum by (le, route) "
+                "(rate(forgeline_request_seconds_bucket[$__rate_interval])))",
                 "{{route}}, 95th percentile",
             ),
         ),

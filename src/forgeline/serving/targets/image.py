@@ -92,7 +92,9 @@ def inside(job: Job, names: tuple[str, ...], *, behind_proxy: bool, answered_by:
     engine, command = (answered_by, None) if answered_by else _engine(job)
     for name, other in asked.others.items():
         if isinstance(other, Vllm | Ray):
-            raise ServingError(f"serve.others.{name} is {other.name}, which has no container: give its address as a url.")
+            raise ServingError(
+                f"serve.others.{name} is {other.name}, which has no container: give its address as a url."
+            )
     update = {
         "host": "0.0.0.0",  # noqa: S104  what is published of it is the target's to say
         "engine": engine.model_dump(mode="json"),
@@ -118,6 +120,7 @@ def dockerfile(job: Job) -> str:
         "# The bundle on top of the code: docs/targets/compose.md says how the serving image is built.",
         f"FROM {settings.serving} AS gateway",
         "COPY --chmod=0555 . /srv/",
+        f"USER {USER}",
     ]
     if isinstance(job.config.serve.engine, Vllm):
         lines += [f"FROM {settings.vllm} AS engine", "COPY --chmod=0555 . /srv/", f"USER {USER}", "ENV HOME=/tmp"]
@@ -136,10 +139,10 @@ def stage(job: Job, folder: Path) -> None:
     if job.manifest.base is not None and job.manifest.base_digest is not None:
         base = verified_base(job.manifest, job.config.root)
         _lay(base, context / BASES.relative_to(SRV) / base_name(job.manifest.base.source))
-    for path in _kept(job):
-        there = context / CACHE.relative_to(SRV) / path.relative_to(cache_root())
+    for file in _kept(job):
+        there = context / CACHE.relative_to(SRV) / file.relative_to(cache_root())
         there.parent.mkdir(parents=True, exist_ok=True)
-        _put(str(path), str(there))
+        _put(str(file), str(there))
     engine = job.config.serve.engine
     if isinstance(engine, Openvino):
         variant = folder_of(job.bundle, job.manifest)
@@ -258,4 +261,3 @@ def _read(job: Job, path: str, key: str) -> str:
 
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-

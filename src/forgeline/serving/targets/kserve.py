@@ -32,7 +32,9 @@ class Kserve(Kubernetes):
     """One InferenceService; Knative holds the request that wakes the first pod."""
 
     name = "kserve"
-    tried = f"rendered and checked: the pod against Kubernetes {schemas.KUBERNETES}, the rest against KServe 0.21; not run"
+    tried = (
+        f"rendered and checked: the pod against Kubernetes {schemas.KUBERNETES}, the rest against KServe 0.21; not run"
+    )
     workload = "inferenceservice"
 
     def told(self, job: Job) -> Inside:
@@ -146,4 +148,4 @@ class Kserve(Kubernetes):
         ready, _, url = cluster("get", f"inferenceservice/{facts['name']}", *words).strip().partition(" ")
         health = {"True": "ready", "": "gone"}.get(ready, "not ready")
         told = {"image": facts["image"], "namespace": facts["namespace"]}
-        return Running(health=health, version=facts["version"], url=url or facts["url"], facts=told)  # type: ignore[arg-type]
+        return Running(health=health, version=facts["version"], url=url or facts["url"], facts=told)

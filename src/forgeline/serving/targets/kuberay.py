@@ -22,8 +22,8 @@ class Kuberay(Kubernetes):
 
     name = "kuberay"
     tried = (
-        f"rendered and checked: pods against Kubernetes {schemas.KUBERNETES}, the application against Ray's own schema, "
-        "the RayService once against KubeRay's of 2026-08; not run"
+        f"rendered and checked: pods against the schemas of Kubernetes {schemas.KUBERNETES}, the application against "
+        "Ray's own, the RayService once against KubeRay's of 2026-08; not run"
     )
 
     def told(self, job: Job) -> Inside:
@@ -76,9 +76,7 @@ class Kuberay(Kubernetes):
         return [
             fault
             for path, group in groups.items()
-            for fault in schemas.pod(
-                file, f"spec.rayClusterConfig.{path}.template.spec", {**group["template"]["spec"]}
-            )
+            for fault in schemas.pod(file, f"spec.rayClusterConfig.{path}.template.spec", {**group["template"]["spec"]})
         ]
 
     def held_against(self, manifest: manifests.Manifest) -> str:
@@ -178,7 +176,9 @@ def rayservice(job: Job, told: Inside) -> manifests.Manifest:
     }
     head = {
         "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},  # noqa: S104  KubeRay's operator asks there
-        "template": _template(job, told, "head", {"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"memory": "4Gi"}}),
+        "template": _template(
+            job, told, "head", {"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"memory": "4Gi"}}
+        ),
     }
     return {
         "apiVersion": "ray.io/v1",

@@ -166,7 +166,7 @@ class Kubernetes:
         ready, wanted = seen["status"].get("readyReplicas", 0), seen["spec"]["replicas"]
         told = {"replicas": f"{ready} of {wanted} ready", "image": facts["image"], "namespace": facts["namespace"]}
         health = "ready" if ready >= wanted else "degraded" if ready else "not ready"
-        return Running(health=health, version=facts["version"], url=facts["url"], facts=told)  # type: ignore[arg-type]
+        return Running(health=health, version=facts["version"], url=facts["url"], facts=told)
 
     def logs(self, root: Path, lines_: int) -> Iterator[str]:
         """Yield the last lines of each pod."""
@@ -248,4 +248,3 @@ def _pinned(text: str, images: dict[str, str]) -> str:
 
 def _file(place: int, kind: str) -> str:
     return f"{place:02}-{kind}.yaml"
-

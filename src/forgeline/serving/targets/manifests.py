@@ -158,7 +158,9 @@ def pod(job: Job, told: Inside) -> Manifest:
     ]
     if serve.access.tls:
         if asked.certificate is None:
-            raise ServingError("serve.access.tls needs the pair in the cluster: name its Secret in kubernetes.certificate.")
+            raise ServingError(
+                "serve.access.tls needs the pair in the cluster: name its Secret in kubernetes.certificate."
+            )
         mounts.append({"name": "tls", "mountPath": str(TLS), "readOnly": True})
         volumes.append({"name": "tls", "secret": {"secretName": asked.certificate, "defaultMode": 0o440}})
     gateway = {

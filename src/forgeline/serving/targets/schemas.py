@@ -47,7 +47,9 @@ def compose(file: str, project: dict[str, Any]) -> list[str]:
     try:
         vendored = resources.files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json")
     except ImportError:
-        raise ServingError(f"compose.yaml is held against the Compose Specification, which is not here: {INSTALL}.")
+        raise ServingError(
+            f"compose.yaml is held against the Compose Specification, which is not here: {INSTALL}."
+        ) from None
     return against(file, json.loads(vendored.read_text(encoding="utf-8")), project)
 
 

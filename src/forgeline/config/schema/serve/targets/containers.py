@@ -62,7 +62,7 @@ class Kubernetes(Section):
 
     context: str | None = None
     namespace: Label = "forgeline"
-    secret: Label = "forgeline"
+    secret: Label = "forgeline"  # noqa: S105  its name
     certificate: Label | None = None
     host: Host | None = None
     ingress_class: Label | None = None
