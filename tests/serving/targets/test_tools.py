@@ -190,11 +190,10 @@ def test_kubernetes_asks_the_cluster_before_it_changes_it(
         f"docker image inspect --format {{{{json .RepoDigests}}}} {tag}",
     ]
     first, asks, applies, waits = said[4:8]
-    assert first == f"{kubectl}apply --server-side --field-manager forgeline --filename F/00-namespace.yaml"
+    apply = f"{kubectl}apply --server-side --force-conflicts --field-manager forgeline"
+    assert first == f"{apply} --filename F/00-namespace.yaml"
     assert asks == f"{applies} --dry-run=server"
-    assert applies.startswith(
-        f"{kubectl}apply --server-side --force-conflicts --field-manager forgeline --filename F/01-"
-    )
+    assert applies.startswith(f"{apply} --filename F/01-settings.yaml --filename F/02-account.yaml")
     assert waits == f"{kubectl}rollout status deployment/reply-writer --timeout=720s"
     text = (folder(tmp_path, "kubernetes") / "03-deployment.yaml").read_text()
     assert tag not in text
@@ -220,13 +219,19 @@ def test_what_the_cluster_refuses_changes_nothing(tools: Tools, asked: Callable[
     with pytest.raises(ServingError, match="failed: admission webhook denied the request: no"):
         deployed("kubernetes", asked("cluster"))
     assert "--dry-run=server" in tools.said()[-1]
+    assert not folder(tmp_path, "kubernetes-former").exists()
     assert remembered(tmp_path, "kubernetes") is None
+
+
+def read(place: Path) -> dict[str, str]:
+    return {str(path.relative_to(place)): path.read_text() for path in place.rglob("*.yaml")}
 
 
 @pytest.mark.parametrize(
     ("name", "undo"),
     [
-        ("kubernetes", "rollout undo deployment/reply-writer"),
+        ("kubernetes", "rollout status deployment/reply-writer"),
+        ("kuberay", "rollout status deployment/reply-writer"),
         ("helm", "rollback reply-writer --wait"),
         ("kserve", 'patch inferenceservice/reply-writer --type merge --patch {"spec": {"predictor": {"canary'),
     ],
@@ -235,10 +240,15 @@ def test_a_failed_smoke_test_is_undone(
     tools: Tools, asked: Callable[..., Job], tmp_path: Path, name: str, undo: str
 ) -> None:
     deployed(name, asked("cluster"))
+    before, done = read(folder(tmp_path, name)), len(tools.calls())
     with pytest.raises(ServingError, match=r"smoke test failed\. Version 3 is serving\."):
-        deployed(name, asked("cluster", smoke=fails))
+        deployed(name, asked("cluster", ("serve.limits.max_queue=7",), fails))
     assert any(undo in call for call in tools.said()[-3:])
+    assert read(folder(tmp_path, name)) == before  # so that the next failure comes back to it as well
     assert remembered(tmp_path, name) is not None
+    if name in {"kubernetes", "kuberay"}:  # the new settings were applied, and then those before
+        applied = [call for call in tools.said()[done:] if " apply " in call and "dry-run" not in call]
+        assert "-former/" in applied[-1]
 
 
 def test_a_first_version_that_fails_can_be_taken_away(tools: Tools, asked: Callable[..., Job], tmp_path: Path) -> None:
@@ -264,7 +274,7 @@ def test_helm_installs_the_pinned_image(tools: Tools, asked: Callable[..., Job],
     assert running is not None
     assert (running.health, running.facts["release"]) == ("ready", "4, deployed")
     targets.named("helm").destroy(tmp_path)
-    assert tools.said()[-1] == "helm --namespace forgeline uninstall reply-writer --wait"
+    assert tools.said()[-1] == "helm --namespace forgeline uninstall reply-writer --ignore-not-found --wait"
 
 
 @pytest.mark.parametrize(

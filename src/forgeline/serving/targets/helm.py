@@ -65,13 +65,16 @@ class Helm(Kubernetes):
         install = f"helm upgrade --install {manifests.name_of(job)} {CHART} --atomic"
         return (f"docker build and push {tag(job)}", install, "the smoke test through kubectl port-forward")
 
+    def ask(self, cluster: Kubectl, place: Path) -> None:
+        """Ask nothing: Helm does, before it changes anything."""
+
     def apply(self, job: Job, cluster: Kubectl, place: Path) -> None:
         """Install or upgrade; Helm itself goes back to the release before if the new one does not get ready."""
         seconds = manifests.patience(job.config.serve) + 60
         words = ("upgrade", "--install", manifests.name_of(job), str(place / CHART), "--create-namespace", "--atomic")
         run(*_helm(cluster), *words, "--timeout", f"{seconds}s")
 
-    def undo(self, job: Job, cluster: Kubectl) -> None:
+    def undo(self, job: Job, cluster: Kubectl, former: Path) -> None:
         """Go back to the release before."""
         run(*_helm(cluster), "rollback", manifests.name_of(job), "--wait")
 
@@ -91,7 +94,13 @@ class Helm(Kubernetes):
         facts = remembered(root, self.name)
         if facts is None:
             return None
-        run(*_helm(Kubectl(facts["context"], facts["namespace"])), "uninstall", facts["name"], "--wait")
+        run(
+            *_helm(Kubectl(facts["context"], facts["namespace"])),
+            "uninstall",
+            facts["name"],
+            "--ignore-not-found",
+            "--wait",
+        )
         forget(root, self.name)
         return {"kept": f"namespace {facts['namespace']}"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from forgeline.errors import ServingError
@@ -128,7 +129,7 @@ class Kserve(Kubernetes):
         words = ("get", "pods", "--selector", chosen, "--sort-by", ".metadata.creationTimestamp", "--output", newest)
         return f"pod/{cluster(*words).strip()}"
 
-    def undo(self, job: Job, cluster: Kubectl) -> None:
+    def undo(self, job: Job, cluster: Kubectl, former: Path) -> None:
         """Send all traffic to the revision before: Knative still has it."""
         patch = '{"spec": {"predictor": {"canaryTrafficPercent": 0}}}'
         cluster("patch", f"inferenceservice/{manifests.name_of(job)}", "--type", "merge", "--patch", patch)
@@ -137,7 +138,7 @@ class Kserve(Kubernetes):
         """Return what is remembered of a deployment."""
         return {**super().facts(job, image), "kinds": "inferenceservice,serviceaccount,configmap"}
 
-    def status(self, root: Any) -> Running | None:
+    def status(self, root: Path) -> Running | None:
         """Return what KServe says of it."""
         facts = remembered(root, self.name)
         if facts is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ from forgeline.serving.targets.image import KEYS, Inside, built, dockerfile, ins
 
 FORWARDED = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 KINDS = "ingress,service,deployment,horizontalpodautoscaler,poddisruptionbudget,networkpolicy,serviceaccount,configmap"
-FIELD_MANAGER = "forgeline"
+APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager", "forgeline")
 
 
 class Kubernetes:
@@ -89,7 +90,40 @@ class Kubernetes:
         need(*self.tools)
         root, cluster = job.config.root, Kubectl.of(job)
         cluster.check_secret(job, self.told(job).variables)
-        place = folder(root, self.name)
+        place, former = folder(root, self.name), folder(root, f"{self.name}-former")
+        before = remembered(root, self.name)
+        if before and place.is_dir():
+            shutil.rmtree(former, ignore_errors=True)
+            place.rename(former)
+        try:
+            images = self.build(job, plan, place)
+            self.ask(cluster, place)
+        except BaseException:
+            _put_back(former, place)
+            raise
+        facts = self.facts(job, images[tag(job)])
+        if before is None:
+            remember(root, self.name, facts)  # whatever becomes of it, it can be looked at and taken away
+        applied = False
+        try:
+            self.apply(job, cluster, place)
+            applied = True
+            self.wait(job, cluster)
+            with cluster.forwarded(self.door(job), job.config.serve.port) as port:
+                _smoked(job, cluster, self.door(job), port)
+        except ServingError as fault:
+            if before is None:
+                left = f"`forgeline deploy destroy --target {self.name}` takes away what was applied."
+                raise ServingError(f"{fault} {left}") from fault
+            if applied:
+                self.undo(job, cluster, former)
+            _put_back(former, place)
+            raise ServingError(f"{fault} Version {before['version']} is serving.") from fault
+        remember(root, self.name, facts)
+        return facts
+
+    def build(self, job: Job, plan: Plan, place: Path) -> dict[str, str]:
+        """Write the plan, push its images, name them there by digest; return the digests by what they stand for."""
         plan.write(place)
         stage(job, place)
         images = {tag(job): built(job, place)}
@@ -97,43 +131,30 @@ class Kubernetes:
             images[engine] = built(job, place, "engine")
         for file in place.rglob("*.yaml"):
             file.write_text(_pinned(file.read_text(encoding="utf-8"), images), encoding="utf-8")
-        before, facts = remembered(root, self.name), self.facts(job, images[tag(job)])
-        self.apply(job, cluster, place)
-        try:
-            self.wait(job, cluster)
-            with cluster.forwarded(self.door(job), job.config.serve.port) as port:
-                _smoked(job, cluster, self.door(job), port)
-        except ServingError as fault:
-            if before is None:
-                remember(root, self.name, facts)
-                left = f"`forgeline deploy destroy --target {self.name}` takes away what was applied."
-                raise ServingError(f"{fault} {left}") from fault
-            self.undo(job, cluster)
-            raise ServingError(f"{fault} Version {before['version']} is serving.") from fault
-        remember(root, self.name, facts)
-        return facts
+        return images
 
     def door(self, job: Job) -> str:
         """Return whose port is forwarded for the smoke test, and whose container makes its key."""
         return f"deployment/{manifests.name_of(job)}"
 
+    def ask(self, cluster: Kubectl, place: Path) -> None:
+        """Make the namespace, if it is not there, and ask the cluster whether it would take the rest."""
+        first, *rest = _files(place)
+        cluster(*APPLY, "--filename", first)
+        cluster(*APPLY, *_named(rest), "--dry-run=server")
+
     def apply(self, job: Job, cluster: Kubectl, place: Path) -> None:
-        """Ask the cluster whether it would take everything, and then give it."""
-        files = sorted(place.glob("*.yaml"))
-        cluster("apply", "--server-side", "--field-manager", FIELD_MANAGER, "--filename", str(files[0]))
-        rest = [word for file in files[1:] for word in ("--filename", str(file))]
-        words = ("apply", "--server-side", "--force-conflicts", "--field-manager", FIELD_MANAGER, *rest)
-        cluster(*words, "--dry-run=server")
-        cluster(*words)
+        """Give the cluster what was rendered."""
+        cluster(*APPLY, *_named(_files(place)[1:]))
 
     def wait(self, job: Job, cluster: Kubectl) -> None:
         """Return once the new pods have taken the place of those before."""
         seconds = manifests.patience(job.config.serve) + 60
         cluster("rollout", "status", f"deployment/{manifests.name_of(job)}", f"--timeout={seconds}s")
 
-    def undo(self, job: Job, cluster: Kubectl) -> None:
-        """Bring back what ran before."""
-        cluster("rollout", "undo", f"deployment/{manifests.name_of(job)}")
+    def undo(self, job: Job, cluster: Kubectl, former: Path) -> None:
+        """Bring back what ran before, from its own files."""
+        self.apply(job, cluster, former)
         self.wait(job, cluster)
 
     def facts(self, job: Job, image: str) -> dict[str, Any]:
@@ -244,6 +265,21 @@ def _pinned(text: str, images: dict[str, str]) -> str:
     for name in sorted(images, key=len, reverse=True):
         text = re.sub(rf"{re.escape(name)}(?=[\s'\"]|$)", images[name], text)
     return text
+
+
+def _files(place: Path) -> list[str]:
+    return sorted(map(str, place.glob("*.yaml")))
+
+
+def _named(files: list[str]) -> list[str]:
+    return [word for file in files for word in ("--filename", file)]
+
+
+def _put_back(former: Path, place: Path) -> None:
+    """Let the files of what is serving be the target's again."""
+    if former.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+        former.rename(place)
 
 
 def _file(place: int, kind: str) -> str:
