@@ -97,14 +97,14 @@ def deploy(
 ) -> Annotated[dict[str, Any], "deployment"]:
     """Bring the bundle to a target; it stays there only if the smoke test over HTTP passes."""
     prompts = [comparison.prompt for comparison in parity.comparisons]
-    key, tls = local_key(config), config.serve.access.tls
+    own, tls = local_key(config) if target in targets.HERE else "none", config.serve.access.tls
     manifest = bundles.verify(Path(bundle), config.serve.signing)
     model = manifest.lineage.model
     job = targets.Job(
         config=config,
         bundle=Path(bundle),
         manifest=manifest,
-        smoke=lambda url: smoke(url, model, prompts, parity.max_tokens, expected, key, tls),
+        smoke=lambda url, key=own: smoke(url, model, prompts, parity.max_tokens, expected, key, tls),
     )
     place = targets.named(target)
     facts = place.deploy(job, place.plan(job))

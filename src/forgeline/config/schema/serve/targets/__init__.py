@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from forgeline.config.schema.section import Section
+from forgeline.config.schema.serve.targets.containers import Compose, Image, Kserve, Kuberay, Kubernetes, Resources
 from forgeline.config.schema.serve.targets.systemd import Systemd
 
 
@@ -10,3 +11,9 @@ class Targets(Section):
     """What each target needs to know beside the rest of serve.yaml."""
 
     systemd: Systemd = Systemd()
+    image: Image = Image()
+    resources: Resources = Resources()
+    compose: Compose = Compose()
+    kubernetes: Kubernetes = Kubernetes()
+    kserve: Kserve = Kserve()
+    kuberay: Kuberay = Kuberay()
