@@ -19,11 +19,15 @@ from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest
 
 FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, by target
-HERE = frozenset(
-    {"local", "systemd"}
-)  # whose gateway has this project's database, and so takes the key of this machine
+HERE = frozenset({"local", "systemd"})  # their gateways have this project's database, and its local key
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
+    "sagemaker": "forgeline.serving.targets.clouds.sagemaker:Sagemaker",
+    "lambda": "forgeline.serving.targets.clouds.aws_lambda:AwsLambda",
+    "vertex": "forgeline.serving.targets.clouds.vertex:Vertex",
+    "cloudrun": "forgeline.serving.targets.clouds.cloudrun:Cloudrun",
+    "azureml": "forgeline.serving.targets.clouds.azureml:Azureml",
+    "skypilot": "forgeline.serving.targets.clouds.skypilot:Skypilot",
     "systemd": "forgeline.serving.targets.systemd:Systemd",
     "compose": "forgeline.serving.targets.compose:Compose",
     "kubernetes": "forgeline.serving.targets.kubernetes:Kubernetes",
