@@ -143,7 +143,7 @@ def _closed(api: str) -> dict[str, Any]:
 def _schema(told: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in told:
         return {"$ref": f"#/$defs/{told['$ref']}"}
-    kept = {key: told[key] for key in ("type", "enum", "pattern") if key in told and told[key] != "any"}
+    kept: dict[str, Any] = {key: told[key] for key in ("type", "enum", "pattern") if key in told and told[key] != "any"}
     if "items" in told:
         kept["items"] = _schema(told["items"])
     if "properties" in told:
