@@ -21,6 +21,7 @@ from forgeline.serving.admission import admit
 from forgeline.serving.engines.make import PRIMARY
 from forgeline.serving.gateway.access.local import local_key
 from forgeline.serving.gateway.web import page
+from forgeline.serving.operate import Operator
 from forgeline.serving.parity import ParityReport, check
 from forgeline.serving.sbom import sbom
 from forgeline.serving.smoke import smoke
@@ -28,6 +29,7 @@ from steps import cache
 
 BUNDLES = cache.WORK / "bundles"
 DEPLOYMENTS = cache.WORK / "deployments"
+SERVED_FROM_HERE = ("local", "systemd")  # by the packages of this environment
 
 
 @step(cache_policy=cache.cached(cache.bundling))
@@ -111,13 +113,35 @@ def deploy(
 
 
 @step(enable_cache=False)
+def start_rollout(
+    bundle: str,
+    parity: ParityReport,
+    expected: list[str],
+    target: str,
+    mode: str,
+    share: float | None,
+    reason: str,
+    config: Config,
+) -> Annotated[dict[str, Any], "rollout"]:
+    """Have the running gateway load the bundle beside what is live, and see that it says what was checked."""
+    operator = Operator(targets.answering(config.root, target), local_key(config), config.serve.access.tls)
+    questions = list(zip([each.prompt for each in parity.comparisons], expected, strict=True))
+    asked = {"mode": mode, "reason": reason} | ({} if share is None else {"share": share})
+    found = operator.start(Path(bundle), config.serve, questions, parity.max_tokens, **asked)
+    print(f"version {found['rollout']['challenger']['version']} is {found['rollout']['state']} beside the live one")
+    return found
+
+
+@step(enable_cache=False)
 def record_deployment(bundle: str, deployment: dict[str, Any], target: str, config: Config) -> None:
-    """Write down what the deployment is made of, and the deployment into the ledger, once."""
-    manifest = bundles.verify(Path(bundle), config.serve.signing)
-    path = DEPLOYMENTS / f"{manifest.digest[:16]}.cdx.json"
-    write_json(path, sbom(manifest, config.project))
-    bill = {"path": str(path), "sha256": file_digest(path)}
-    promotion.record_once(config, "deployed", {"target": target, **deployment, "sbom": bill})
+    """Write down what the deployment is made of, if that lies here, and the deployment into the ledger, once."""
+    facts: dict[str, Any] = {"target": target, **deployment}
+    if target in SERVED_FROM_HERE:
+        manifest = bundles.verify(Path(bundle), config.serve.signing)
+        path = DEPLOYMENTS / f"{manifest.digest[:16]}.cdx.json"
+        write_json(path, sbom(manifest, config.project))
+        facts["sbom"] = {"path": str(path), "sha256": file_digest(path)}
+    promotion.record_once(config, "deployed", facts)
 
 
 def _as_trained(config: Config, version: versions.Version) -> Config:

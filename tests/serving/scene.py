@@ -79,7 +79,7 @@ def running(bundle: Path, root: Path, **limits: Any) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        wait_for(lambda: app.state.engine.ready)
+        wait_for(lambda: app.state.arms.live.engine.ready)
         yield f"http://{serve.host}:{serve.port}"
     finally:
         server.should_exit = True

@@ -22,6 +22,7 @@ from forgeline.cli import (
     models,
     probe,
     project,
+    rollout,
     runs,
     sheet,
     stack,
@@ -52,6 +53,7 @@ for verb in VERBS:
 app.add_typer(data.app, name="data")
 app.add_typer(sheet.app, name="sheet")
 app.add_typer(key.app, name="key")
+app.add_typer(rollout.app, name="rollout")
 
 
 def main() -> None:

@@ -52,8 +52,9 @@ class RayServe(Supervised):
         folder: Path,
     ) -> None:
         self._order = folder / f"{name}-{secrets.token_hex(4)}.json"  # what the driver is to serve
-        # The same after a restart of the driver, another for each engine, bundle and project on one cluster.
-        self.application = f"forgeline-{value_digest([str(Path.cwd()), name, manifest.digest])[:12]}"
+        # The same after a restart of the driver, another for each bundle, settings and project on one cluster.
+        told = [settings.model_dump(mode="json"), serve.scaling.model_dump(mode="json")]
+        self.application = f"forgeline-{value_digest([str(Path.cwd()), name, manifest.digest, *told])[:12]}"
         address = "127.0.0.1:{}" if settings.address is None else settings.proxy
         quiet = None if serve.scaling.min_replicas else ALIVE
         program = Program(

@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,6 +15,9 @@ from fastapi import FastAPI
 from forgeline.config.schema import Serve
 from forgeline.serving.gateway.access.headers import SecureHeaders
 from forgeline.serving.gateway.access.tls import check_exposure, server_context
+
+if TYPE_CHECKING:
+    from forgeline.serving.gateway.arm import Arms
 
 logger = logging.getLogger("uvicorn.error")
 IDLE_SECONDS = 75  # that a connection is kept open: longer than the 60 after which balancers let go of it
@@ -43,8 +47,7 @@ class Server(uvicorn.Server):
                 ssl_context_factory=(lambda config, default: context) if context else None,
             )
         )
-        self._engine = app.state.engine
-        self._ladder = app.state.ladder
+        self._arms: Arms = app.state.arms
         self._traffic = app.state.traffic
         self._drain_timeout = serve.drain_timeout
         self._deadline = float("inf")
@@ -58,12 +61,13 @@ class Server(uvicorn.Server):
             ForgelineError: if the engine can never answer, and no other rung of the ladder can either.
         """
         self.run(sockets=list(listeners))
-        if self._is_lost:
-            raise self._engine.failure
+        if self._is_lost and (failure := self._arms.live.engine.failure):
+            raise failure
 
     @property
     def _is_lost(self) -> bool:
-        return self._engine.failure is not None and not self._ladder.can_answer
+        live = self._arms.live
+        return live.engine.failure is not None and not live.ladder.can_answer
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; uvicorn's own handler would refuse new connections and raise the signal again."""
@@ -85,7 +89,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Stop once drained, or when nothing can answer any more."""
-        if self._engine.ready and not self._settled:
+        if self._arms.live.engine.ready and not self._settled:
             self._settled = True
             gc.collect()
             gc.freeze()  # what start-up made stays: to look through it took 0.15 s now and then, for all in flight

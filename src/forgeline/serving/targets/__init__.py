@@ -19,9 +19,16 @@ from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest
 
 FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, by target
-HERE = frozenset({"local"})  # whose gateway has this project's database, and so takes the key of this machine
+HERE = frozenset({"local", "systemd"})  # their gateways have this project's database, and its local key
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
+    "sagemaker": "forgeline.serving.targets.clouds.sagemaker:Sagemaker",
+    "lambda": "forgeline.serving.targets.clouds.aws_lambda:AwsLambda",
+    "vertex": "forgeline.serving.targets.clouds.vertex:Vertex",
+    "cloudrun": "forgeline.serving.targets.clouds.cloudrun:Cloudrun",
+    "azureml": "forgeline.serving.targets.clouds.azureml:Azureml",
+    "skypilot": "forgeline.serving.targets.clouds.skypilot:Skypilot",
+    "systemd": "forgeline.serving.targets.systemd:Systemd",
     "compose": "forgeline.serving.targets.compose:Compose",
     "kubernetes": "forgeline.serving.targets.kubernetes:Kubernetes",
     "helm": "forgeline.serving.targets.helm:Helm",
@@ -121,6 +128,14 @@ def named(name: str) -> Target:
         raise ServingError(f"There is no target {name}; there are: {', '.join(TARGETS)}{hint}")
     module, _, kind = TARGETS[name].partition(":")
     return cast(Target, getattr(importlib.import_module(module), kind)())
+
+
+def answering(root: Path, target: str) -> str:
+    """Return the URL at which a target's deployment answers; raise ServingError if nothing is deployed there."""
+    running = named(target).status(root)
+    if running is None or running.url is None or running.health == "gone":
+        raise ServingError(f"Nothing is deployed to {target}: run `forgeline deploy`.")
+    return running.url
 
 
 def refuse(target: str, faults: Sequence[str]) -> NoReturn:
