@@ -23,6 +23,7 @@ from forgeline.cli import (
     probe,
     project,
     runs,
+    scaling,
     sheet,
     stack,
     sweep,
@@ -43,6 +44,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(line.run, line.train, line.evaluate, probe.probe, compare.compare, sweep.sweep, stack.stack),
     *(runs.runs, leaderboard.leaderboard, gate.gate, approve.approve, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop, guards.guards),
+    *(scaling.measure, scaling.simulate, scaling.advise),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:
