@@ -19,6 +19,8 @@ from forgeline.serving.scaling.autoscaler import TICK, Rules, Sight
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
+SECOND = 1.0
+LONG = 6 * 3600.0  # seconds; decisions of longer traffic are simulated at half seconds
 NONE, STARTING, READY, GOING = 0, 1, 2, 3
 NEVER = np.inf
 NOTHING = 1e-6  # of a token; sums of times are not exact
@@ -124,19 +126,23 @@ def run(
         np.zeros(steps),
         0,
     )
-    _seed(seed)
+    seeded(seed)
     lost = _simulate(Asked(at, tokens), pace, doors, rules, Sight.fresh(rules), replicas, lines, result, end)
     return result._replace(lost=lost)
 
 
 @numba.njit(cache=True)
-def _seed(seed: int) -> None:
-    np.random.seed(seed)  # numba's own
+def seeded(seed: int) -> None:
+    """Seed the chance of compiled code, which is not numpy's."""
+    np.random.seed(seed)
 
 
 @numba.njit(cache=True)
 def _simulate(asked, pace, doors, rules, sight, replicas, lines, result, end):  # type: ignore[no-untyped-def]  # noqa: PLR0915
     at, coming, tick, lost = asked.at, 0, 0, 0
+    length = SECOND  # where nothing is decided, nothing is missed
+    if rules.least < rules.most:
+        length = TICK if end < LONG else 5 * TICK
     target = int(max(rules.least, rules.floors[0]))
     for place in range(target):
         _launch(replicas, place, 0.0, 0.0, pace.loss)
@@ -145,8 +151,8 @@ def _simulate(asked, pace, doors, rules, sight, replicas, lines, result, end):  
         place = int(np.argmin(replicas.due))
         now = replicas.due[place]
         arrival = at[coming] if coming < len(at) else NEVER
-        if tick * TICK <= now and tick * TICK <= arrival:
-            now = tick * TICK
+        if tick * length <= now and tick * length <= arrival:
+            now = tick * length
             if now > end:
                 break
             tick += 1
@@ -159,7 +165,7 @@ def _simulate(asked, pace, doors, rules, sight, replicas, lines, result, end):  
             target = autoscaler.decide(rules, sight, now, target, ready, lines.ends[3] - lines.ends[2])
             _scale(replicas, target, now, pace)
             step = int(now / result.every)
-            share = TICK / result.every
+            share = length / result.every
             result.ready[step] += share * ready
             result.paid[step] += share * np.sum(replicas.state != NONE)
             result.ongoing[step] += share * (ongoing + lines.ends[1] - lines.ends[0])

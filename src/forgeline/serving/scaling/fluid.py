@@ -2,8 +2,9 @@
 
 `above[k]` is the share of the ready replicas that have k requests or more. Requests come to the less busy of two, so
 that a replica with k - 1 gets one at the rate of `above[k-1]**2 - above[k]**2`, and leave at the measured pace: the
-mean-field limit of many replicas (N. Vvedenskaya, R. Dobrushin, F. Karpelevich, 1996). There is no chance in it; with
-few replicas it is too hopeful.
+mean-field limit of many replicas (N. Vvedenskaya, R. Dobrushin, F. Karpelevich, 1996). Chance is only in what the
+autoscaler sees: the requests swing about their mean as a Poisson number does, by which replicas come sooner than they
+go. With few replicas it is too hopeful, and where a policy swings by itself it does not find when.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from forgeline.serving.scaling import autoscaler
+from forgeline.serving.scaling import autoscaler, fleet
 from forgeline.serving.scaling.autoscaler import TICK, Rules, Sight
 from forgeline.serving.scaling.fleet import Doors, Pace
 
@@ -40,7 +41,7 @@ class Flow(NamedTuple):
     lost: Floats
 
 
-def run(rates: Floats, lengths: Floats, pace: Pace, doors: Doors, rules: Rules, every: float) -> Flow:
+def run(rates: Floats, lengths: Floats, pace: Pace, doors: Doors, rules: Rules, every: float, seed: int) -> Flow:
     """Return what becomes of requests that come at a rate for each second, with replies of equally likely lengths."""
     steps = int(len(rates) / every) + 1
     flow = Flow(
@@ -50,6 +51,7 @@ def run(rates: Floats, lengths: Floats, pace: Pace, doors: Doors, rules: Rules, 
     slots = len(pace.first) - 1
     busy = np.minimum(np.arange(doors.room + 1), slots)
     leaves = busy / (pace.first[busy] + (lengths.mean() - 1) * pace.token[busy])
+    fleet.seeded(seed)
     _flow(rates, lengths, pace, doors, rules, Sight.fresh(rules), leaves, flow)
     return flow
 
@@ -114,7 +116,7 @@ def _flow(rates, lengths, pace, doors, rules, sight, leaves, flow):  # type: ign
 
         ongoing = ready * held + line
         if now + 1e-9 >= report:
-            autoscaler.look(sight, now, ongoing)
+            autoscaler.look(sight, now, max(0.0, ongoing + math.sqrt(ongoing) * np.random.randn()))
             report += rules.report
         target = autoscaler.decide(rules, sight, now, target, int(ready + 0.5), line)
         alive = ready + starting.sum()

@@ -20,7 +20,7 @@ from forgeline.serving.scaling.traffic import LARGEST, Load, Trace
 Floats = NDArray[np.float64]
 SHARES = (0.5, 0.95, 0.99)
 STEPS = 400  # of what is told over time, about
-AFTER = 60.0  # seconds that are watched after the last request
+AFTER = 60.0  # seconds after the last request, in which the last replies end; they cost nothing here
 HOUR = 3600.0
 
 
@@ -93,7 +93,7 @@ def simulate(
     requests = traffic.requests if isinstance(traffic, Load) else len(traffic.at)
     if requests > LARGEST if flow is None else flow:
         load = traffic if isinstance(traffic, Load) else traffic.load()
-        return _flow(load, pace, doors, scaling, gateways, price)
+        return _flow(load, pace, doors, scaling, gateways, price, seed)
     trace = traffic.drawn(seed) if isinstance(traffic, Load) else traffic
     return _each(trace, pace, doors, scaling, gateways, price, seed)
 
@@ -104,8 +104,10 @@ def _each(
     every = _every(trace.seconds + AFTER)
     rules = Rules.of(scaling, trace.begin, trace.seconds + AFTER)
     found = fleet.run(trace.at, trace.tokens, pace, doors, rules, every, seed, AFTER)
+    steps = max(1, math.ceil(trace.seconds / every))  # what comes after only lets the last requests end
+    found = found._replace(ready=found.ready[:steps], paid=found.paid[:steps], ongoing=found.ongoing[:steps])
     answered = found.status == fleet.ANSWERED
-    asked = np.bincount((trace.at / every).astype(np.int64), minlength=len(found.ready)) / every
+    asked = np.bincount(np.minimum((trace.at / every).astype(np.int64), steps - 1), minlength=steps) / every
     return _outcome(
         method="each request",
         requests=len(trace.at),
@@ -119,10 +121,15 @@ def _each(
     )
 
 
-def _flow(load: Load, pace: fleet.Pace, doors: fleet.Doors, scaling: Scaling, gateways: int, price: float) -> Outcome:
+def _flow(
+    load: Load, pace: fleet.Pace, doors: fleet.Doors, scaling: Scaling, gateways: int, price: float, seed: int
+) -> Outcome:
     every = _every(len(load.rates))
-    found = fluid.run(load.rates, load.lengths, pace, doors, Rules.of(scaling, load.begin, len(load.rates)), every)
-    steps = np.minimum((np.arange(len(load.rates)) / every).astype(np.int64), len(found.ready) - 1)
+    rules = Rules.of(scaling, load.begin, len(load.rates))
+    found = fluid.run(load.rates, load.lengths, pace, doors, rules, every, seed)
+    steps = max(1, math.ceil(len(load.rates) / every))
+    found = found._replace(ready=found.ready[:steps], paid=found.paid[:steps], ongoing=found.ongoing[:steps])
+    asked = np.bincount((np.arange(len(load.rates)) / every).astype(np.int64), load.rates, steps) / every
     return _outcome(
         method="flow",
         requests=load.requests,
@@ -132,7 +139,7 @@ def _flow(load: Load, pace: fleet.Pace, doors: fleet.Doors, scaling: Scaling, ga
             [fluid.quantile(found.whole, share) for share in SHARES],
         ),
         seen=found,
-        asked=np.bincount(steps, load.rates, len(found.ready)) / every,
+        asked=asked,
         gateways=gateways,
         price=price,
         lost=float(found.lost[0]),
@@ -159,7 +166,7 @@ def _outcome(
         first=_latency(latency[0]),
         whole=_latency(latency[1]),
         gateways=gateways,
-        mean_ready=float(seen.ready[:-1].mean()) if len(seen.ready) > 1 else float(seen.ready.mean()),
+        mean_ready=float(seen.ready.mean()),
         most_ready=float(seen.ready.max().round(6)),
         lost=lost,
         machine_hours=hours,
