@@ -100,7 +100,7 @@ def create_app(
     def scrubbed(text: str) -> str:
         return arms.live.guards.scrubbed(text)
 
-    rollouts = Rollouts(arms, order, arm_of)
+    rollouts = Rollouts(arms, order, arm_of, hooks.send)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -12,6 +12,7 @@ from forgeline.config.schema.serve.targets.clouds import (
     Skypilot,
     Vertex,
 )
+from forgeline.config.schema.serve.targets.containers import Compose, Image, Kserve, Kuberay, Kubernetes, Resources
 from forgeline.config.schema.serve.targets.systemd import Systemd
 
 
@@ -26,3 +27,9 @@ class Targets(Section):
     azureml: Azureml | None = None
     skypilot: Skypilot | None = None
     systemd: Systemd = Systemd()
+    image: Image = Image()
+    resources: Resources = Resources()
+    compose: Compose = Compose()
+    kubernetes: Kubernetes = Kubernetes()
+    kserve: Kserve = Kserve()
+    kuberay: Kuberay = Kuberay()
