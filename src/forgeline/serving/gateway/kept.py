@@ -37,7 +37,7 @@ class Kept(Server):
     async def on_tick(self, counter: int) -> bool:
         """Tell the keeper, once, that to wait any longer is no use: the engine answers, or will not."""
         waited = time.monotonic() - self._since > self._patience
-        if not self._told_ready and (self._arms.live.engine.ready or self._engine.failure or waited):
+        if not self._told_ready and (self._arms.live.engine.ready or self._arms.live.engine.failure or waited):
             self._told_ready = True
             self._keeper.write(READY)
         return await super().on_tick(counter)
