@@ -1,11 +1,12 @@
-"""Keep a gateway on a socket that outlives it: `python -m forgeline.serving.keeper --order PATH [--control PATH]`.
+"""Keep a gateway on a socket that outlives it: `python -m forgeline.serving.keeper --order PATH`.
 
 The listening socket is this process's, or systemd's. Callers wait in its queue while no gateway runs, and an update
 hands it from one gateway to the next. SIGTERM and SIGINT go to the gateways. This process imports nothing heavy.
 
 An update is one conversation on the control socket, a JSON object a line:
 
-    {"order": PATH, "python": PATH, "environment": {...}}   who deploys asks for a gateway beside the one that answers
+    {"order": PATH, "python": PATH, "environment": {...}}   who deploys asks for a gateway beside the one that answers,
+                                                            with an environment, or null for the one there is
     {"trial": PORT}                                         it will answer there, and only there
     {"serve": [FROM, TO]}                                   it passed: it takes over, and FROM is renamed to TO
     {"process": PID}                                        it has
@@ -44,7 +45,7 @@ LONGEST_LINE = 2**20  # of the conversation, in bytes: an environment is in it
 
 @dataclass(frozen=True)
 class Launch:
-    """How a gateway is started; `serve` is of the order, which is settings that were validated before."""
+    """How a gateway is started; `serve` is of the order: settings that were validated when it was written."""
 
     order: Path
     python: str
@@ -53,10 +54,15 @@ class Launch:
 
     @classmethod
     def of(cls, order: Path, python: str, environment: Mapping[str, str]) -> Launch:
-        """Return the launch of an order; raise ServingError if it is not there, or is none."""
+        """Return the launch of an order, or of a deployment's state, which names one.
+
+        Raises:
+            ServingError: if it is not there, or is neither.
+        """
         try:
-            return cls(order, python, environment, json.loads(order.read_bytes())["serve"])
-        except (OSError, ValueError, LookupError, TypeError) as fault:
+            read = json.loads(order.read_bytes())
+            return cls(Path(read.get("order", order)), python, environment, read["serve"])
+        except (OSError, ValueError, LookupError, AttributeError) as fault:
             raise ServingError(f"{order} is not an order ({fault}): `forgeline deploy` writes it.") from None
 
     @property
@@ -167,7 +173,8 @@ class Keeper:
     async def _update(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
         """Start a gateway beside the one that answers, and have it take over if it is told that it passed."""
         asked = json.loads(await reader.readline())
-        launch = Launch.of(Path(asked["order"]), asked["python"], asked["environment"])
+        environment = asked["environment"] or self._live.launch.environment
+        launch = Launch.of(Path(asked["order"]), asked["python"], environment)
         shared = self._socket_of(launch)
         gateway = self._started(launch, shared, self._trial)
         try:
@@ -177,13 +184,16 @@ class Keeper:
                 raise ConnectionError("who deploys has hung up")
             gateway.tell(SERVE)
             await _before(gateway, gateway.serving.wait())
+            _rename(*json.loads(line)["serve"])
         except BaseException:
-            gateway.signal(signal.SIGTERM)
+            if gateway.serving.is_set():
+                gateway.tell(RETIRE)  # nobody whom it already answers is dropped
+            else:
+                gateway.signal(signal.SIGTERM)
             self._begin(gateway.end(EXIT_SECONDS))
             if shared is not self._shared:
                 shared.close()
             raise
-        os.replace(*json.loads(line)["serve"])
         former, self._live = self._live, gateway
         former.tell(RETIRE)
         self._begin(former.end(former.launch.serve["drain_timeout"] + EXIT_SECONDS))
@@ -263,7 +273,7 @@ def tell_systemd(state: str) -> None:
 
 
 async def keep(order: Path, control: str | None) -> str | None:
-    """Keep the gateway of an order until told to end; return why, if it was given up.
+    """Keep the gateway of an order, or of a state that names one, until told to end; return why, if it was given up.
 
     Raises:
         ServingError: if there is no such order, or its address is taken.
@@ -302,6 +312,13 @@ async def _first(*awaited: Awaitable[Any]) -> None:
 async def _say(writer: asyncio.StreamWriter, said: Mapping[str, Any]) -> None:
     writer.write(json.dumps(said).encode() + b"\n")
     await writer.drain()
+
+
+def _rename(following: str, state: str) -> None:
+    try:
+        os.replace(following, state)
+    except OSError as fault:
+        raise ServingError(f"The deployment was taken back ({fault}).") from fault
 
 
 def _high(passed: socket.socket) -> int:

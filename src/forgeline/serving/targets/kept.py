@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import BufferedRWPair
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forgeline.config.schema import Serve
-from forgeline.config.schema.serve.engine import Remote
+from forgeline.config.schema.serve.engine import Ray, Remote
 from forgeline.errors import ServingError
 from forgeline.lineage import code_digest
 from forgeline.progress import progress_bar
@@ -38,12 +38,10 @@ ROOMS = ("config", "data", "models", "prompting", "serving", "sources")  # whose
 Health = Literal["ready", "degraded", "not ready", "gone"]
 
 
-class Deployment(BaseModel):
-    """A keeper's process and what its gateway serves; `created` tells it from a later process with the same number."""
+class Served(BaseModel):
+    """What a gateway serves, and where."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    pid: int
-    created: float
     url: str
     order: Path
     bundle: Path
@@ -55,11 +53,9 @@ class Deployment(BaseModel):
     started_at: str
 
     @classmethod
-    def made(cls, keeper: psutil.Process, path: Path, order: Order, manifest: Manifest) -> Deployment:
-        """Return the deployment of an order at a path."""
+    def ordered(cls, path: Path, order: Order, manifest: Manifest, **more: Any) -> Self:
+        """Return what is served from now on by the order at a path."""
         return cls(
-            pid=keeper.pid,
-            created=keeper.create_time(),
             url=_url(order.serve, _reached(order.serve.host), order.serve.port),
             order=path,
             bundle=order.bundle,
@@ -69,34 +65,27 @@ class Deployment(BaseModel):
             code=code_digest(*ROOMS),
             serve=order.serve,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            **more,
         )
 
     def is_as(self, order: Order, manifest: Manifest) -> bool:
-        """Whether it serves that bundle, with these settings and the code that is installed."""
+        """Whether it is that bundle, with these settings and the code that is installed."""
         return (self.digest, self.serve, self.code) == (manifest.digest, order.serve, code_digest(*ROOMS))
 
-    @property
-    def keeper(self) -> psutil.Process | None:
-        """Its process, None if that is gone."""
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.created) < 2  # the clock may have been set since
-            alive = same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return None
-        return process if alive else None
+    def now(self) -> Self:
+        """Return what is served now: a gateway that promotes another bundle writes that into its order."""
+        if not self.order.is_file():
+            return self
+        order = Order.read(self.order)
+        found: dict[str, Any] = {"serve": order.serve}
+        if order.bundle != self.bundle:
+            manifest = Manifest.model_validate_json((order.bundle / MANIFEST).read_bytes())
+            found |= {"bundle": order.bundle, "digest": manifest.digest, "version": manifest.lineage.version}
+            found["model"] = manifest.lineage.model
+        return self.model_copy(update=found)
 
 
-class Status(BaseModel):
-    """A deployment and how it is.
-
-    `ready` has just proved that it can generate, `degraded` has lost its engine and answers by the other rungs of its
-    ladder, `gone` no longer runs.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    deployment: Deployment
-    health: Health
+S = TypeVar("S", bound=Served)
 
 
 class Kept:
@@ -115,11 +104,9 @@ class Kept:
         module = [sys.executable, "-m", "forgeline.serving.keeper"]
         return [*module, "--order", str(order), "--control", str(self.control.relative_to(self.root))]
 
-    def write(self, order: Order) -> Path:
-        """Write an order to a file of its own: the one before may be needed again."""
-        path = self.folder / f"{self._target}-{secrets.token_hex(4)}.order.json"
-        order.save(path)
-        return path
+    def path(self) -> Path:
+        """Return where to write the next order: the one before may be needed again."""
+        return self.folder / f"{self._target}-{secrets.token_hex(4)}.order.json"
 
     def tidy(self, live: Path | None) -> None:
         """Delete the orders that are served no more."""
@@ -127,12 +114,12 @@ class Kept:
             if path != live:
                 path.unlink(missing_ok=True)
 
-    def save(self, deployment: Deployment) -> None:
-        """Write the state of what was started."""
-        write_json(self.state, deployment.model_dump(mode="json"))
+    def save(self, served: Served) -> None:
+        """Write what was started."""
+        write_json(self.state, served.model_dump(mode="json"))
 
-    def status(self) -> Status | None:
-        """Return the deployment and its health, None if there is none.
+    def read(self, kind: type[S]) -> S | None:
+        """Return what is served, None if nothing is.
 
         Raises:
             ServingError: if what is written of it cannot be read.
@@ -140,69 +127,89 @@ class Kept:
         if not self.state.exists():
             return None
         try:
-            deployment = _as_ordered(Deployment.model_validate_json(self.state.read_bytes()))
+            return kind.model_validate_json(self.state.read_bytes()).now()
         except ValidationError:
             raise ServingError(
                 f"{self.state} is not a deployment's state: end the server by hand and delete the file."
             ) from None
-        if deployment.keeper is None:
-            return Status(deployment=deployment, health="gone")
-        return Status(deployment=deployment, health=_health(deployment))
 
-    def update(
-        self, deployed: Deployment, environment: Mapping[str, str], check: Callable[[Deployment], object]
-    ) -> Deployment:
+    def forget(self) -> None:
+        """Delete what was written, once all has ended."""
+        for path in (self.state, self.control):
+            path.unlink(missing_ok=True)
+        self.tidy(live=None)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let nobody else deploy meanwhile."""
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.state.with_suffix(".lock")):
+            yield
+
+    def update(self, order: Order, served: S, environment: dict[str, str] | None, check: Callable[[S], object]) -> S:
         """Have a new gateway take over from the one that answers, once `check` has passed where it is tried.
+
+        Without an `environment` it gets that of the one before.
 
         Raises:
             ServingError: if it does not get ready, or does not pass: then nothing has changed.
         """
-        following, since = self.state.with_suffix(".next"), self.log_size
-        write_json(following, deployed.model_dump(mode="json"))
+        if any(
+            isinstance(engine, Ray) and engine.address for engine in (order.serve.engine, *order.serve.others.values())
+        ):
+            raise ServingError("Two gateways would share the replicas of your Ray cluster: run `forgeline stop` first.")
+        following, since = self.state.with_suffix(".next"), self.mark()
+        order.save(served.order)
+        write_json(following, served.model_dump(mode="json"))
         try:
             with self._conversation() as talk:
-                talk.say({"order": str(deployed.order), "python": sys.executable, "environment": dict(environment)})
-                url = _url(deployed.serve, "127.0.0.1", talk.hear()["trial"])
-                tried = deployed.model_copy(update={"url": url})
+                talk.say({"order": str(served.order), "python": sys.executable, "environment": environment})
+                url = _url(served.serve, "127.0.0.1", talk.hear()["trial"])
+                tried = served.model_copy(update={"url": url})
                 self.await_ready(tried, talk.refusal, since)
                 check(tried)
                 talk.say({"serve": [str(following), str(self.state)]})
                 talk.hear()
         except BaseException:
-            following.unlink(missing_ok=True)
+            if following.exists():  # else it has taken over
+                for path in (following, served.order):
+                    path.unlink()
             raise
-        return deployed
+        self.tidy(served.order)
+        return served
 
-    def await_ready(self, deployment: Deployment, ended: Callable[[], str | None], since: int = 0) -> None:
+    def await_ready(self, served: Served, ended: Callable[[], str | None], since: int = 0) -> None:
         """Return once a gateway answers.
 
         Raises:
             ServingError: if it `ended`, which says why, its engine is given up, or it takes too long; with what was
                 logged `since`.
         """
-        began, seconds, most = time.monotonic(), 0, _patience(deployment.serve)
-        with progress_bar(f"Starting version {deployment.version}", most) as bar:
+        began, seconds, most = time.monotonic(), 0, patience(served.serve)
+        with progress_bar(f"Starting version {served.version}", most) as bar:
             while seconds < most:
                 if why := ended():
-                    fault = f"The server of {deployment.bundle} ended before it was ready: {why}"
-                    raise ServingError(f"{fault} {self._tail(since)}")
-                health = _health(deployment, min(ANSWER_SECONDS, most - seconds))
-                if health == "degraded":
-                    raise ServingError(f"The engine of {deployment.bundle} is given up: {self._tail(since)}")
-                if health == "ready":
+                    fault = f"The server of {served.bundle} ended before it was ready: {why}"
+                    raise ServingError(f"{fault} {self.tail(since)}")
+                found = health(served, min(ANSWER_SECONDS, most - seconds))
+                if found == "degraded":
+                    raise ServingError(f"The engine of {served.bundle} is given up: {self.tail(since)}")
+                if found == "ready":
                     return
                 time.sleep(0.25)
                 waited = int(time.monotonic() - began)
                 bar.advance(waited - seconds)
                 seconds = waited
-        raise ServingError(f"The server of {deployment.bundle} was not ready in {most} s: {self._tail(since)}")
+        raise ServingError(f"The server of {served.bundle} was not ready in {most} s: {self.tail(since)}")
 
-    @property
-    def log_size(self) -> int:
-        """How many bytes were logged."""
+    def mark(self) -> int:
+        """Return where the log ends now."""
         return self.log.stat().st_size if self.log.exists() else 0
 
-    def _tail(self, since: int) -> str:
+    def tail(self, since: int) -> str:
+        """Return the last lines that were logged after a mark."""
         said = self.log.read_bytes()[since:] if self.log.exists() else b""
         lines = said.decode(errors="replace").splitlines()
         return "\n".join([f"the end of {self.log}:", *lines[-LOG_LINES:]])
@@ -225,7 +232,7 @@ class Kept:
 class Conversation:
     """What is said on the control socket; to hang up is to take back what was asked."""
 
-    def __init__(self, control: socket.socket, lines: BinaryIO) -> None:
+    def __init__(self, control: socket.socket, lines: BufferedRWPair) -> None:
         self._control = control
         self._lines = lines
 
@@ -253,36 +260,24 @@ class Conversation:
         return None
 
 
-def _as_ordered(deployment: Deployment) -> Deployment:
-    """Return what is served now: a gateway that promotes another bundle writes that into its order."""
-    if not deployment.order.is_file():
-        return deployment
-    order = Order.read(deployment.order)
-    if order.bundle == deployment.bundle:
-        return deployment.model_copy(update={"serve": order.serve})
-    manifest = Manifest.model_validate_json((order.bundle / MANIFEST).read_bytes())
-    served = {"bundle": order.bundle, "digest": manifest.digest, "version": manifest.lineage.version}
-    return deployment.model_copy(update={**served, "model": manifest.lineage.model, "serve": order.serve})
-
-
-def _patience(serve: Serve) -> int:
+def patience(serve: Serve) -> int:
     """Return the seconds until a gateway counts as not ready: those that its engine may take to start, and its own."""
     if isinstance(serve.engine, Remote):  # nothing is loaded here
         return READY_SECONDS
     return READY_SECONDS + math.ceil(serve.engine.supervision.start_timeout)
 
 
-def _health(deployment: Deployment, patience: float = ANSWER_SECONDS) -> Health:
+def health(served: Served, seconds: float = ANSWER_SECONDS) -> Health:
     """Ask the server to generate a token; another bundle's server at the same address does not count."""
-    address, tls = urlsplit(deployment.url), deployment.serve.access.tls
-    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=patience)
+    address, tls = urlsplit(served.url), served.serve.access.tls
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=seconds)
     if tls:
         context = pinned(tls)
-        connection = http.client.HTTPSConnection(str(address.hostname), address.port, timeout=patience, context=context)
+        connection = http.client.HTTPSConnection(str(address.hostname), address.port, timeout=seconds, context=context)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
-        if answer.status != 200 or answer.getheader("x-forgeline-bundle") != deployment.digest[:16]:
+        if answer.status != 200 or answer.getheader("x-forgeline-bundle") != served.digest[:16]:
             return "not ready"
         return "degraded" if json.load(answer)["status"] == "degraded" else "ready"
     except (OSError, http.client.HTTPException):  # nobody listens, or something that is not ours

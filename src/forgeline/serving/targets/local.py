@@ -6,7 +6,6 @@ import os
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,41 @@ from forgeline.serving.bundle import Manifest, verify
 from forgeline.serving.order import Order
 from forgeline.serving.sockets import listen
 from forgeline.serving.targets import Check, Job, Plan, Running
-from forgeline.serving.targets.kept import Deployment, Kept, Status
+from forgeline.serving.targets.kept import Health, Kept, Served, health
 
 NAME = "local"
 ORDER = Path(f"{NAME}.order.json")
 LEFT_SECONDS = 15  # that a keeper may take to be gone, beside its gateway's drain
+
+
+class Deployment(Served):
+    """A keeper's process and what its gateway serves; `created` tells it from a later process with the same number."""
+
+    pid: int
+    created: float
+
+    @property
+    def keeper(self) -> psutil.Process | None:
+        """Its process, None if that is gone."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.created) < 2  # the clock may have been set since
+            alive = same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return process if alive else None
+
+
+class Status(BaseModel):
+    """A deployment and how it is.
+
+    `ready` has just proved that it can generate, `degraded` has lost its engine and answers by the other rungs of its
+    ladder, `gone` no longer runs.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    deployment: Deployment
+    health: Health
 
 
 class Stopped(BaseModel):
@@ -96,47 +125,45 @@ def deploy(root: Path, order: Order, check: Callable[[Deployment], object]) -> D
     order = order.model_copy(update={"bundle": order.bundle.resolve()})
     manifest = verify(order.bundle, order.serve.signing)
     kept = Kept(root, NAME)
-    with _locked(kept):
-        current = kept.status()
-        keeper = current.deployment.keeper if current else None
+    with kept.locked():
+        current = kept.read(Deployment)
+        keeper = current.keeper if current else None
         if current is None or keeper is None:
             return _start(kept, order, manifest, check)
-        if current.health == "ready" and current.deployment.is_as(order, manifest):
-            return current.deployment
-        path = kept.write(order)
+        if current.is_as(order, manifest) and health(current) == "ready":
+            return current
+        process = {"pid": keeper.pid, "created": keeper.create_time()}
+        following = Deployment.ordered(kept.path(), order, manifest, **process)
         try:
-            deployed = kept.update(Deployment.made(keeper, path, order, manifest), os.environ, check)
-        except BaseException as fault:
-            path.unlink()
-            if not isinstance(fault, ServingError):
-                raise
-            raise ServingError(
-                f"{fault}\nVersion {current.deployment.version} was not touched, and serves on."
-            ) from fault
-        kept.tidy(path)
-        return deployed
+            return kept.update(order, following, dict(os.environ), check)
+        except ServingError as fault:
+            raise ServingError(f"{fault}\nVersion {current.version} was not touched, and serves on.") from fault
 
 
 def status(root: Path) -> Status | None:
     """Return the deployment of the project and its health, or None if there is none."""
-    return Kept(root, NAME).status()
+    current = Kept(root, NAME).read(Deployment)
+    if current is None:
+        return None
+    return Status(deployment=current, health=health(current) if current.keeper else "gone")
 
 
 def stop(root: Path) -> Stopped | None:
     """End the deployment once what is in flight has finished; None if there was none."""
     kept = Kept(root, NAME)
-    with _locked(kept):
-        current = kept.status()
+    with kept.locked():
+        current = kept.read(Deployment)
         if current is None:
             return None
-        killed = _end(current.deployment)
-        _forget(kept)
-        return Stopped(deployment=current.deployment, killed=killed)
+        killed = _end(current)
+        kept.forget()
+        return Stopped(deployment=current, killed=killed)
 
 
 def _start(kept: Kept, order: Order, manifest: Manifest, check: Callable[[Deployment], object]) -> Deployment:
     listen(order.serve.host, order.serve.port).close()  # a taken port is told before anything is started
-    path = kept.write(order)
+    path = kept.path()
+    order.save(path)
     with kept.log.open("wb") as output:
         process = subprocess.Popen(
             kept.command(path),
@@ -146,14 +173,15 @@ def _start(kept: Kept, order: Order, manifest: Manifest, check: Callable[[Deploy
             stderr=output,
             start_new_session=True,
         )
-    deployment = Deployment.made(psutil.Process(process.pid), path, order, manifest)
+    created = psutil.Process(process.pid).create_time()
+    deployment = Deployment.ordered(path, order, manifest, pid=process.pid, created=created)
     kept.save(deployment)
     try:
         kept.await_ready(deployment, lambda: None if process.poll() is None else "it is gone.")
         check(deployment)
     except BaseException:
         _end(deployment)
-        _forget(kept)
+        kept.forget()
         raise
     kept.tidy(path)
     return deployment
@@ -177,20 +205,5 @@ def _end(deployment: Deployment) -> bool:
     return False
 
 
-def _forget(kept: Kept) -> None:
-    kept.state.unlink()
-    kept.control.unlink(missing_ok=True)
-    kept.tidy(live=None)
-
-
 def _ledger(config: Config) -> Path:
     return config.root / config.project.stores.ledger
-
-
-@contextmanager
-def _locked(kept: Kept) -> Iterator[None]:
-    from filelock import FileLock
-
-    kept.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept.folder / f"{NAME}.lock"):
-        yield
