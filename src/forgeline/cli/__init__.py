@@ -24,6 +24,7 @@ from forgeline.cli import (
     project,
     rollout,
     runs,
+    scaling,
     sheet,
     stack,
     supply,
@@ -46,6 +47,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(runs.runs, leaderboard.leaderboard, gate.gate, approve.approve, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop, guards.guards),
     *(supply.signing_key, supply.sign, supply.verify, supply.sbom),
+    *(scaling.measure, scaling.simulate, scaling.advise),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:

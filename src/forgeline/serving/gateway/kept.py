@@ -38,8 +38,7 @@ class Kept(Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Tell the keeper, once, that to wait any longer is no use: the engine answers, or will not."""
-        waited = time.monotonic() - self._since > self._patience
-        engine = self._arms.live.engine
+        engine, waited = self._arms.live.engine, time.monotonic() - self._since > self._patience
         if not self._told_ready and (engine.ready or engine.failure or waited):
             self._told_ready = True
             self._keeper.write(READY)

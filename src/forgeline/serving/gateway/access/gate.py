@@ -54,9 +54,7 @@ class Gate:
         if path not in PROBES:
             self._check_host(headers, scope)
         self._check_origin(headers)
-        caller: Caller | None = scope.get("state", {}).get(
-            "caller"
-        )  # of whom a platform in front has told who they are
+        caller: Caller | None = scope.get("state", {}).get("caller")  # as a platform in front has told
         if caller is None:
             caller = await self._access.caller(headers, scope["client"][0] if scope["client"] else "")
         admit(caller, scope["method"], path)

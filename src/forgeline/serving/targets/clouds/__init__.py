@@ -139,11 +139,10 @@ def release(job: Job, body: Any, joint: str = "-v") -> str:
     return f"{joint}{version}-{value_digest([job.manifest.digest, body])[:8]}"
 
 
-def facts(job: Job, url: str, **more: Any) -> dict[str, Any]:
-    """Return what the ledger and the state know of a deployment; never a secret."""
+def facts(job: Job, **more: Any) -> dict[str, Any]:
+    """Return what the ledger and the state know of a deployment, and `more`; never a secret."""
     lineage = job.manifest.lineage
     return {
-        "url": url,
         "model": lineage.model,
         "version": lineage.version,
         "bundle": job.manifest.digest,

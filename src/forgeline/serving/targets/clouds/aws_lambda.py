@@ -84,7 +84,7 @@ class AwsLambda:
         with aws.spoken(NAME):
             sdk = aws.client("lambda", asked.region)
             live = _aliased(sdk, function, LIVE)
-            about = facts(job, "", region=asked.region, function=function)
+            about = facts(job, region=asked.region, function=function)
             if live is None:
                 remember(job.config.root, NAME, {**about, "version": "none yet"})
             number = None
@@ -121,7 +121,7 @@ class AwsLambda:
         told = {"function": seen["FunctionArn"], "state": seen["State"], "memory": f"{seen['MemorySize']} MB"}
         answers = seen["State"] in {"Active", "Inactive"}  # which is asleep, and wakes
         health: Any = "ready" if answers else "not ready"
-        return Running(health=health, version=known["version"], url=known["url"], facts=told)
+        return Running(health=health, version=known["version"], url=known.get("url"), facts=told)
 
     def logs(self, root: Path, lines: int) -> Iterator[str]:
         """Yield the last lines that the containers wrote."""

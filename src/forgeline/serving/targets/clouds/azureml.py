@@ -69,7 +69,7 @@ class Azureml:
         bodies = {path: json.loads(text) for path, text in plan.files.items()}
         place, name = (asked.resource_group, asked.workspace, service(job, 32)), _deployment(bodies)
         kept = {"subscription": asked.subscription, "place": place, "deployment": name}
-        about = facts(job, "", **kept)
+        about = facts(job, **kept)
         with azure.spoken():
             ml, monitor = azure.clients(asked.subscription)
             live = _live(azure.found(lambda: ml.online_endpoints.get(*place)))

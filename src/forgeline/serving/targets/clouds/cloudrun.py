@@ -64,7 +64,7 @@ class Cloudrun:
         asked, body = given(job, NAME, NAME), json.loads(plan.files["service.json"])
         parent = f"projects/{asked.project}/locations/{asked.region}"
         name, revision = f"{parent}/services/{service(job)}", body["template"]["revision"]
-        about = facts(job, "", name=name, project=asked.project, revision=revision)
+        about = facts(job, name=name, project=asked.project, revision=revision)
         with google.spoken(NAME):
             services = google.sdk("run.v2").projects().locations().services()
             before = google.found(services.get(name=name))

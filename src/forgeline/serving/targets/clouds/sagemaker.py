@@ -69,7 +69,7 @@ class Sagemaker:
             if before and before["EndpointStatus"] != "InService":
                 raise ServingError(f"The endpoint {endpoint} is {before['EndpointStatus']}: wait until that is over.")
             former = before["EndpointConfigName"] if before else None
-            about = facts(job, "", region=asked.region, endpoint=endpoint, config=name)
+            about = facts(job, region=asked.region, endpoint=endpoint, config=name)
             if former is None:
                 remember(job.config.root, NAME, {**about, "version": "none yet"})
             try:

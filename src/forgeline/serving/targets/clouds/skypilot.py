@@ -78,7 +78,7 @@ class Skypilot:
         python = _installed(job.config.root, asked.environment)
         filled([reference(each) for each in yaml.safe_load(text)["secrets"]], NAME)
         before, known = _ask(python, "status", name), remembered(job.config.root, NAME)
-        about = facts(job, "", name=name, environment=asked.environment, task=text)
+        about = facts(job, name=name, environment=asked.environment, task=text)
         if before is None:
             known = None
             remember(job.config.root, NAME, {**about, "version": "none yet"})
@@ -108,7 +108,7 @@ class Skypilot:
         told = {"service": known["name"], "state": seen["status"]}
         told["replicas"] = f"{len(ready)} ready of {len(seen['replicas'])}"
         health: Any = "ready" if ready else "not ready"
-        return Running(health=health, version=known["version"], url=known["url"] or None, facts=told)
+        return Running(health=health, version=known["version"], url=known.get("url"), facts=told)
 
     def logs(self, root: Path, lines: int) -> Iterator[str]:
         """Yield the last lines of each replica."""

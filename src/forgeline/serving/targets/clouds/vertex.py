@@ -67,7 +67,7 @@ class Vertex:
         parent = f"projects/{asked.project}/locations/{asked.region}"
         endpoint = f"{parent}/endpoints/{service(job)}"
         number = bodies["deploy.json"]["deployedModel"]["id"]
-        about = facts(job, "", endpoint=endpoint, project=asked.project, region=asked.region, deployed=number)
+        about = facts(job, endpoint=endpoint, project=asked.project, region=asked.region, deployed=number)
         with google.spoken(NAME):
             here = google.sdk(API, asked.region).projects().locations()
             seen = google.found(here.endpoints().get(name=endpoint))
