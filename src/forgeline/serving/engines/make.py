@@ -62,7 +62,7 @@ def made(
             from forgeline.serving.engines.openvino import Continuous
             from forgeline.serving.engines.openvino_variant import admitted
 
-            return Embedded(settings.name, Continuous(*admitted(bundle, manifest, signing), bundle))
+            return Embedded(settings.name, Continuous(*admitted(bundle, manifest, signing, settings.weights), bundle))
         case Remote():
             from forgeline.serving.engines import remote
 
@@ -100,7 +100,9 @@ def _supervised(
             endpoint = Endpoint.own(manifest.lineage.model, settings, settings.timeouts)
             program = _own_server(settings, endpoint, bundle, drain, log, signing)
         case Openvino():
-            admitted(bundle, manifest, signing)  # what its process would be refused is told before it is started
+            admitted(
+                bundle, manifest, signing, settings.weights
+            )  # what its process would be refused is told before it is started
             endpoint = Endpoint(url="", model=manifest.lineage.model, timeouts=settings.timeouts)
             program = _own_server(settings, endpoint, bundle, drain, log, signing)
     return supervised.Supervised(name, program, settings.supervision, drain)
