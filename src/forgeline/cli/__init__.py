@@ -20,6 +20,7 @@ from forgeline.cli import (
     line,
     live,
     models,
+    optimise,
     probe,
     project,
     runs,
@@ -44,6 +45,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(line.run, line.train, line.evaluate, probe.probe, compare.compare, sweep.sweep, stack.stack),
     *(runs.runs, leaderboard.leaderboard, gate.gate, approve.approve, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop, guards.guards),
+    optimise.optimise,
     *(supply.signing_key, supply.sign, supply.verify),
     *(decisions.lineage, decisions.ledger),
 )

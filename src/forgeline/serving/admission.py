@@ -15,6 +15,7 @@ from forgeline.config.schema.serve.engine import Openvino
 from forgeline.data.layout import SPLITS
 from forgeline.evaluation import Report, difference, evaluate
 from forgeline.evaluation.bootstrap import Difference, Estimate
+from forgeline.evaluation.subjects import Subject
 from forgeline.lineage import file_digest, value_digest
 from forgeline.models import Reply
 from forgeline.records import Record
@@ -78,8 +79,10 @@ class Judge:
             subject(self.config, str(self.bundle.resolve())), test, _scoring(self.config), self.config.project.seed
         )
 
-    def admit(self, name: str, folder: Path, variant: Variant, runtime: str, make: Callable[[], Engine]) -> Admission:
-        """Return what the gates of `policy.admission` say of a verified variant that `make` lets answer.
+    def admit(self, folder: Path, variant: Variant, runtime: str, asked: Subject, alone: Subject) -> Admission:
+        """Return what the gates of `policy.admission` say of a verified variant that `asked` lets answer.
+
+        `alone` is it with nobody else there, for the replies to the parity prompts.
 
         What was measured is kept with the variant, and measured again only for another release of what runs it, other
         test prompts or other settings of the evaluation; it is judged each time.
@@ -92,8 +95,8 @@ class Judge:
         found = variants.known(folder)
         if found is None or (found.variant, found.runtime, found.measured) != (variant.digest, runtime, measured):
             seed, test = config.project.seed, config.root / SPLITS["test"]
-            theirs = evaluate(Asked(name, make), test, scoring, seed)
-            alone = Asked(name, make, seed=0).replies(self.prompts, config.serve.sampling.max_tokens)
+            theirs = evaluate(asked, test, scoring, seed)
+            said = alone.replies(self.prompts, config.serve.sampling.max_tokens)
             apart = difference(theirs, self.own, scoring, seed)
             found = Admission(
                 variant=variant.digest,
@@ -101,7 +104,7 @@ class Judge:
                 measured=measured,
                 values={name: estimate.model_dump() for name, estimate in theirs.metrics.items()},
                 differences={name: each.model_dump() for name, each in apart.items()},
-                replies=[reply.text for reply in alone],
+                replies=[reply.text for reply in said],
             )
         judged = found.model_copy(update={"verdicts": _verdicts(config, self.manifest, found)})
         variants.save(folder, judged)
@@ -123,7 +126,8 @@ def admit(config: Config, bundle: Path, settings: Openvino, prompts: Sequence[Me
     def make() -> Engine:
         return Embedded(settings.name, Continuous(folder, variant, bundle))
 
-    return Judge(config, bundle, manifest, prompts).admit(settings.name, folder, variant, runtime, make)
+    asked, alone = Asked(settings.name, make), Asked(settings.name, make, seed=0)
+    return Judge(config, bundle, manifest, prompts).admit(folder, variant, runtime, asked, alone)
 
 
 def _scoring(config: Config) -> Evaluate:

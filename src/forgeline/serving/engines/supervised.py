@@ -74,6 +74,11 @@ class Supervised:
         """When this process, or one before it, last gave a piece."""
         return max(self._last_piece, self._remote.last_piece)
 
+    @property
+    def pid(self) -> int | None:
+        """The process by which all that belongs to the engine was started, if one runs."""
+        return self._process.pid if self._process else None
+
     async def start(self) -> None:
         """Begin to start the process."""
         self._keeper = asyncio.create_task(self._keep())
