@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint ui install clean help
+.PHONY: demo test lint audit ui install clean help
 
 demo: $(BIN)/.demo  ## Install, then run the whole line and serve the champion
 	@forgeline run --if-changed || [ $$? -eq 3 ]  # 3: nothing changed
@@ -11,10 +11,20 @@ demo: $(BIN)/.demo  ## Install, then run the whole line and serve the champion
 test: $(BIN)/.dev  ## Install, then run the tests
 	@pytest
 
-lint: $(BIN)/.dev  ## Check style, types, workflows
+lint: $(BIN)/.dev  ## Check style, types, workflows, images
 	@ruff check && ruff format --check && mypy
 	@actionlint && check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@zizmor --offline --quiet .
+	@check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@hadolint deploy/*.Dockerfile
+
+audit:  ## Ask the advisory database about every pinned package; needs its network
+	@$(PYTHON) -m venv .venv/audit
+	@.venv/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement deploy/audit/requirements.lock
+	@for lock in requirements.lock deploy/*/requirements.lock; do \
+		echo "$$lock"; sed 's/+cpu$$//' $$lock > .venv/audit/pins.txt; \
+		.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement .venv/audit/pins.txt || exit 1; \
+	done  # --strict: a package that the database does not know is no clean bill; +cpu: it knows no builds
 
 ui: $(BIN)/.demo  ## Open the MLflow UI at http://127.0.0.1:5000
 	@mlflow ui

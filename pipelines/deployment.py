@@ -16,4 +16,4 @@ def deployment(version: int, target: str, config: Config) -> None:
     parity = steps.check_parity(version=version, bundle=bundle, config=config)
     expected = steps.admit_engine(bundle=bundle, parity=parity, config=config)
     deployed = steps.deploy(bundle=bundle, parity=parity, expected=expected, target=target, config=config)
-    steps.record_deployment(deployment=deployed, target=target, config=config)
+    steps.record_deployment(bundle=bundle, deployment=deployed, target=target, config=config)

@@ -12,7 +12,8 @@ from forgeline.config.schema.serve.engine import Openvino
 from forgeline.data.layout import SPLITS
 from forgeline.errors import ServingError
 from forgeline.evaluation.score import test_records
-from forgeline.records import read_records
+from forgeline.lineage import file_digest
+from forgeline.records import read_records, write_json
 from forgeline.registry import loading, promotion, versions
 from forgeline.serving import bundle as bundles
 from forgeline.serving import signing, targets
@@ -20,11 +21,14 @@ from forgeline.serving.admission import admit
 from forgeline.serving.engines.make import PRIMARY
 from forgeline.serving.gateway.access.local import local_key
 from forgeline.serving.gateway.web import page
+from forgeline.serving.operate import Operator
 from forgeline.serving.parity import ParityReport, check
+from forgeline.serving.sbom import sbom
 from forgeline.serving.smoke import smoke
 from steps import cache
 
 BUNDLES = cache.WORK / "bundles"
+DEPLOYMENTS = cache.WORK / "deployments"
 
 
 @step(cache_policy=cache.cached(cache.bundling))
@@ -93,7 +97,7 @@ def deploy(
     """Bring the bundle to a target; it stays there only if the smoke test over HTTP passes."""
     prompts = [comparison.prompt for comparison in parity.comparisons]
     key, tls = local_key(config), config.serve.access.tls
-    manifest = bundles.verify(Path(bundle))
+    manifest = bundles.verify(Path(bundle), config.serve.signing)
     model = manifest.lineage.model
     job = targets.Job(
         config=config,
@@ -108,9 +112,33 @@ def deploy(
 
 
 @step(enable_cache=False)
-def record_deployment(deployment: dict[str, Any], target: str, config: Config) -> None:
-    """Write the deployment into the ledger, once."""
-    promotion.record_once(config, "deployed", {"target": target, **deployment})
+def start_rollout(
+    bundle: str,
+    parity: ParityReport,
+    expected: list[str],
+    target: str,
+    mode: str,
+    share: float | None,
+    reason: str,
+    config: Config,
+) -> Annotated[dict[str, Any], "rollout"]:
+    """Have the running gateway load the bundle beside what is live, and see that it says what was checked."""
+    operator = Operator(targets.answering(config.root, target), local_key(config), config.serve.access.tls)
+    questions = list(zip([each.prompt for each in parity.comparisons], expected, strict=True))
+    asked = {"mode": mode, "reason": reason} | ({} if share is None else {"share": share})
+    found = operator.start(Path(bundle), config.serve, questions, parity.max_tokens, **asked)
+    print(f"version {found['rollout']['challenger']['version']} is {found['rollout']['state']} beside the live one")
+    return found
+
+
+@step(enable_cache=False)
+def record_deployment(bundle: str, deployment: dict[str, Any], target: str, config: Config) -> None:
+    """Write down what the deployment is made of, and the deployment into the ledger, once."""
+    manifest = bundles.verify(Path(bundle), config.serve.signing)
+    path = DEPLOYMENTS / f"{manifest.digest[:16]}.cdx.json"
+    write_json(path, sbom(manifest, config.project))
+    bill = {"path": str(path), "sha256": file_digest(path)}
+    promotion.record_once(config, "deployed", {"target": target, **deployment, "sbom": bill})
 
 
 def _as_trained(config: Config, version: versions.Version) -> Config:

@@ -96,7 +96,7 @@ def test_a_search_space_takes_what_the_key_takes():
             "serve.engine.contxt: unknown key; legal: name, environment, context",
         ),
         ("serve", "engine: {name: url, url: 'http://a', key: abc}", "serve.engine.key: string should match pattern"),
-        ("serve", "engine: {name: ray, max_replicas: 1}", "max_replicas is 1, fewer than the 2 replicas"),
+        ("serve", "scaling: {max_replicas: 1}", "max_replicas is 1, fewer than min_replicas, 2"),
         ("serve", "others: {spare: {name: url}}", "serve.others.spare.url: required key is missing"),
         ("serve", "others: {engine: {name: transformers}}", "others: engine is the name of the one that answers"),
         ("serve", "others: {../x: {name: transformers}}", "string should match pattern"),

@@ -1,4 +1,4 @@
-"""Load and chaos, on loopback: `python -m tests.load [SCENARIO ...]`; about four minutes for all."""
+"""Load and chaos, on loopback: `python -m tests.load [SCENARIO ...]`; about six minutes for all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 from tests.load.deployment import NotHere
+from tests.load.rollouts import ROLLOUTS
 from tests.load.scenarios import SCENARIOS, Scenario
 
 
 def main() -> int:
     """Run scenarios one after the other and print what happened in each window; return how many failed."""
-    names = {scenario.__name__: scenario for scenario in SCENARIOS}
+    names = {scenario.__name__: scenario for scenario in (*SCENARIOS, *ROLLOUTS)}
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(names)}; all if none is named")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long a window lasts")

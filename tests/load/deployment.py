@@ -110,7 +110,7 @@ def gateway(serve: dict[str, Any], folder: Path) -> Iterator[Gateway]:
     """
     path = folder / f"order-{serve['port']}.json"
     try:
-        Order(bundle=bundle(folder), serve=Serve.model_validate(serve)).save(path)
+        order(folder, serve).save(path)
     except ValidationError as fault:
         raise NotHere(f"the gateway does not know {', '.join(str(error['loc']) for error in fault.errors())}") from None
     with issuing.opened(serve["store"]) as store:
@@ -132,9 +132,14 @@ def gateway(serve: dict[str, Any], folder: Path) -> Iterator[Gateway]:
             process.wait()
 
 
-def bundle(folder: Path) -> Path:
+def order(folder: Path, serve: dict[str, Any], version: str = "1") -> Order:
+    """Return what is to be served of a bundle that is written for it."""
+    return Order(bundle=bundle(folder, version), serve=Serve.model_validate(serve))
+
+
+def bundle(folder: Path, version: str = "1") -> Path:
     """Write a bundle without weights: its engine is elsewhere."""
-    lineage = dict.fromkeys(Lineage.model_fields, "load") | {"model": MODEL, "version": "1"}
+    lineage = dict.fromkeys(Lineage.model_fields, "load") | {"model": MODEL, "version": version}
     manifest = Manifest(
         lineage=Lineage.model_validate(lineage),
         base=None,
@@ -147,9 +152,10 @@ def bundle(folder: Path) -> Path:
         files={},
     )
     manifest = manifest.model_copy(update={"digest": manifest.expected_digest()})
-    (folder / "bundle").mkdir(exist_ok=True)
-    write_json(folder / "bundle" / MANIFEST, manifest.model_dump(mode="json"))
-    return folder / "bundle"
+    made = folder / f"bundle-{version}"
+    made.mkdir(exist_ok=True)
+    write_json(made / MANIFEST, manifest.model_dump(mode="json"))
+    return made
 
 
 class Switch:

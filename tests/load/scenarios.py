@@ -7,21 +7,29 @@ request fails while the ladder has an answer, and what a client was told is well
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
 
-from tests.load.deployment import LADDER, MODEL, Gateway, NotHere, Switch, free_port, gateway, settings
+from forgeline.config import Config, load
+from forgeline.errors import ServingError
+from forgeline.serving.bundle import verify
+from forgeline.serving.order import Order
+from forgeline.serving.targets import Job, Running, local, systemd
+from tests.load.deployment import LADDER, MODEL, Gateway, NotHere, Switch, free_port, gateway, order, settings
 from tests.load.traffic import Traffic, ask
 from tests.load.upstream import Mode, Upstream
 
@@ -95,6 +103,73 @@ async def restart(folder: Path, seconds: float) -> str:
         _check(traffic, served)
         assert {one.end for one in traffic.outcomes} == {"well"}
         return traffic.table()
+
+
+async def update(folder: Path, seconds: float) -> str:
+    """Deploy another bundle, other settings and two that fail under one keeper; kill the gateway; stop."""
+    with Upstream() as engine:
+        serve = settings(folder, engine)
+        await asyncio.to_thread(engine.tell, "well", 0.02)  # replies take a while: some are in flight
+        traffic = Traffic(f"http://127.0.0.1:{serve['port']}", MODEL, clients=3, kept=3, retries=2, pause=0.05)
+        steps = {
+            "another bundle": (order(folder, serve, "2"), True),
+            "other settings": (order(folder, serve | {"drain_timeout": 20.0}, "2"), True),
+            "one that does not load": (order(folder, serve | {"engine": {"name": "transformers"}}, "3"), False),
+            "one that fails its check": (order(folder, serve, "4"), False),
+        }
+        first = await asyncio.to_thread(local.deploy, folder, order(folder, serve), lambda deployed: None)
+        try:
+            async with traffic.flowing():
+                await asyncio.sleep(seconds)
+                for mark, (ordered, passes) in steps.items():
+                    traffic.mark(mark)
+                    assert await asyncio.to_thread(_deployed, folder, ordered, passes) is passes
+                    await asyncio.sleep(seconds)
+                keeper = psutil.Process(first.pid)
+                await _until(lambda: len(keeper.children()) == 1, 60, "a gateway that gave way is still there")
+                traffic.mark("gateway killed")
+                keeper.children()[0].kill()
+                await _until(lambda: _health(local.status(folder)) == "ready", 60, "the gateway did not come back")
+                await asyncio.sleep(seconds)
+            return _checked_but(traffic, "gateway killed")
+        finally:
+            assert (await asyncio.to_thread(local.stop, folder)) is not None
+
+
+async def managed(folder: Path, seconds: float) -> str:
+    """Do the same under systemd, whose user's manager must run; kill the keeper too."""
+    manager = systemd.Manager("user")
+    try:
+        manager.do("show-environment")
+    except ServingError as fault:
+        raise NotHere(str(fault)) from None
+    with Upstream() as engine:
+        (folder / "environment").write_text(f"PYTHONPATH={os.pathsep.join(sys.path)}\n")
+        target, unit = systemd.Systemd(), "forgeline-load-test.service"
+        serve = settings(folder, engine, targets={"systemd": {"environment": str(folder / "environment")}})
+        await asyncio.to_thread(engine.tell, "well", 0.02)
+        traffic = Traffic(f"http://127.0.0.1:{serve['port']}", MODEL, clients=3, kept=3, retries=2, pause=0.05)
+        unwell = serve | {"engine": {"name": "transformers"}}
+        steps = {"another bundle": (serve, "2", True), "one that does not load": (unwell, "3", False)}
+        assert await asyncio.to_thread(_placed, target, folder, serve, "1")
+        try:
+            async with traffic.flowing():
+                await asyncio.sleep(seconds)
+                for mark, (asked, version, passes) in steps.items():
+                    traffic.mark(mark)
+                    assert await asyncio.to_thread(_placed, target, folder, asked, version) is passes
+                    await asyncio.sleep(seconds)
+                for mark in ("gateway killed", "keeper killed"):
+                    keeper = psutil.Process(int(manager.property(unit, "MainPID")))
+                    await _until(lambda: len(keeper.children()) == 1, 60, "a gateway is still there")  # noqa: B023
+                    traffic.mark(mark)
+                    (keeper if mark == "keeper killed" else keeper.children()[0]).kill()
+                    await _until(lambda: _health(target.status(folder)) == "ready", 90, "it did not come back")
+                    await asyncio.sleep(seconds)
+            return _checked_but(traffic, "gateway killed", "keeper killed")
+        finally:
+            assert (await asyncio.to_thread(target.destroy, folder)) is not None
+            assert target.status(folder) is None
 
 
 async def locked(folder: Path, seconds: float) -> str:
@@ -229,12 +304,67 @@ async def budget(folder: Path, seconds: float, streams: int = 64) -> str:
         return f"  {len(well)} of {streams} streams were answered, {spent:.3f} of 1.000 spent"
 
 
-SCENARIOS: tuple[Scenario, ...] = (crash, faults, restart, locked, full, redis_hangs, rude, budget, memory)
+SCENARIOS: tuple[Scenario, ...] = (
+    crash,
+    faults,
+    restart,
+    update,
+    managed,
+    locked,
+    full,
+    redis_hangs,
+    rude,
+    budget,
+    memory,
+)
+
+
+def _placed(target: systemd.Systemd, folder: Path, serve: dict[str, Any], version: str) -> bool:
+    """Deploy by a target; return whether it took over."""
+    ordered, shipped = order(folder, serve, version), load(Path(__file__).parents[2])
+    project = shipped.project.model_dump() | {"name": "load-test"}
+    values = {**shipped.model_dump(), "root": folder, "project": project, "serve": ordered.serve.model_dump()}
+    job = Job(Config.model_validate(values), ordered.bundle, verify(ordered.bundle), lambda url: None)
+    try:
+        target.deploy(job, target.plan(job))
+    except ServingError as fault:
+        print(fault)
+        return False
+    return True
+
+
+def _deployed(folder: Path, ordered: Order, passes: bool) -> bool:
+    """Deploy, with a smoke test that passes or not; return whether it took over."""
+
+    def check(deployment: local.Deployment) -> None:
+        if not passes:
+            raise ServingError("The smoke test failed.")
+
+    try:
+        local.deploy(folder, ordered, check)
+    except ServingError:
+        return False
+    return True
+
+
+def _health(status: local.Status | Running | None) -> str:
+    assert status is not None
+    return status.health
+
+
+def _checked_but(traffic: Traffic, *kills: str) -> str:
+    """Assert that nothing failed but what was in flight at a kill; return what happened."""
+    times = {mark: at for at, mark in traffic.marks if mark in kills}
+    failed = [one for one in traffic.outcomes if one.end != "well"]
+    odd = [one for one in failed if not any(one.began < at < one.ended for at in times.values())]
+    assert not odd, f"{len(odd)} of {len(traffic.outcomes)} failed, such as {odd[0]}\n{traffic.table()}"
+    waits = [max(one.ended - one.began for one in traffic.window(mark)) for mark in kills]
+    return f"{traffic.table()}\n  in flight at the kills: {len(failed)}; the longest wait: {max(waits):.1f} s"
 
 
 def _check(traffic: Traffic, served: Gateway) -> None:
     """Assert what every scenario promises; stops the gateway first, so that all is written."""
-    odd = [one for one in traffic.outcomes if one.end in ("wrong", "cut") or "NOT IN" in one.detail]
+    odd = [one for one in traffic.outcomes if one.end in ("wrong", "cut", "broken") or "NOT IN" in one.detail]
     assert not odd, f"{len(odd)} of {len(traffic.outcomes)}, such as {odd[0]}\n{traffic.table()}"
     failed = [one for one in traffic.outcomes if not one.stream and one.end != "well"]
     assert not failed, f"{len(failed)} whole requests failed, such as {failed[0]}\n{traffic.table()}"

@@ -11,10 +11,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `python -m` starts from the project's folder, pytest need not
 
 from tests.load.deployment import NotHere
-from tests.load.scenarios import SCENARIOS, Scenario, crash, restart
+from tests.load.scenarios import SCENARIOS, Scenario, crash, restart, update
 
 
-@pytest.mark.parametrize("scenario", [crash, restart], ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("scenario", [crash, restart, update], ids=lambda scenario: scenario.__name__)
 def test_under_traffic(scenario: Scenario, tmp_path: Path) -> None:
     assert scenario in SCENARIOS
     try:

@@ -9,8 +9,8 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import aiohttp
@@ -18,6 +18,7 @@ import aiohttp
 from tests.load.upstream import answer
 
 TIMEOUT = 30.0  # seconds; a request that takes longer hangs
+RETRY_PAUSE = 0.5  # seconds before a request is sent again
 OTHER_RUNGS = {"stale", "template", "queue"}  # whose text is not the engine's
 
 
@@ -28,7 +29,7 @@ class Outcome:
     began: float
     ended: float
     stream: bool
-    end: Literal["well", "refused", "error event", "cut", "wrong"]
+    end: Literal["well", "refused", "error event", "cut", "broken", "sent again", "wrong"]
     detail: str = ""
     rung: str = ""
     acknowledged: str | None = None
@@ -38,13 +39,17 @@ class Outcome:
 class Traffic:
     """Clients that ask one question after the other; half of them for streams.
 
-    Each request has a connection of its own, as a balancer in front of several gateways would spread them.
+    Each request has a connection of its own, as a balancer in front of several gateways would spread them; but so many
+    `kept` clients have one that they keep. A request whose connection breaks before any answer is sent again up to
+    `retries` times, which OpenAI's client does twice.
     """
 
     url: str
     model: str
     key: str | None = None
     clients: int = 6
+    kept: int = 0
+    retries: int = 0
     streams: bool = True
     pause: float = 0.01  # seconds between a client's requests
     outcomes: list[Outcome] = field(default_factory=list)
@@ -79,9 +84,12 @@ class Traffic:
         """Keep the traffic up for the time of the block; it begins with the window `before`."""
         self.mark("before")
         over = asyncio.Event()
-        connector = aiohttp.TCPConnector(limit=0, force_close=True)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            clients = [asyncio.ensure_future(self._client(session, number, over)) for number in range(self.clients)]
+        connectors = [aiohttp.TCPConnector(limit=0, force_close=True)]
+        connectors += [aiohttp.TCPConnector(limit=1) for _ in range(self.kept)]
+        async with AsyncExitStack() as opened:
+            sessions = [await opened.enter_async_context(aiohttp.ClientSession(connector=each)) for each in connectors]
+            sessions = [sessions[0]] * self.clients + sessions[1:]
+            clients = [asyncio.ensure_future(self._client(each, number, over)) for number, each in enumerate(sessions)]
             try:
                 yield
             finally:
@@ -93,7 +101,14 @@ class Traffic:
             if over.is_set():
                 return
             stream = self.streams and (number + count) % 2 == 0
-            self.outcomes.append(await ask(session, self.url, self.model, stream, self.key))
+            outcome = await ask(session, self.url, self.model, stream, self.key)
+            for _ in range(self.retries):
+                if outcome.end != "broken":
+                    break
+                self.outcomes.append(replace(outcome, end="sent again"))
+                await asyncio.sleep(RETRY_PAUSE)
+                outcome = await ask(session, self.url, self.model, stream, self.key)
+            self.outcomes.append(outcome)
             await asyncio.sleep(self.pause)
 
 
@@ -105,13 +120,13 @@ async def ask(
     began = time.monotonic()
     headers = {"authorization": f"Bearer {key}"} if key else {}
     body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": stream}
-    rung, end, detail, acknowledged = "", "cut", "", None
+    rung, end, detail, acknowledged = "", "broken", "", None
     try:
         async with (
             asyncio.timeout(TIMEOUT),
             session.post(f"{url}/v1/chat/completions", json=body, headers=headers) as got,
         ):
-            rung = got.headers.get("x-forgeline-rung", "")
+            rung, end = got.headers.get("x-forgeline-rung", ""), "cut"
             data = await got.read()
             if got.status != 200:
                 end, detail = "refused", f"{got.status} {_error(data)}"

@@ -14,10 +14,12 @@ import time
 import urllib.request
 from typing import Any, Literal, cast
 
-Mode = Literal["well", "hang", "silent", "reset", "error", "busy", "cut"]
+Mode = Literal["well", "hang", "silent", "reset", "error", "busy", "cut", "flaky", "toxic"]
 MODEL = "stub"
 CHUNKS = 200  # at most, of a reply; a short one has a word in each
 WORDS = 20
+FLAKY = 3  # of so many requests one fails
+TOXIC = "You are a fucking idiot, you stupid bitch."
 HALF = 2  # chunks before a reply is cut, or falls silent
 
 
@@ -75,16 +77,17 @@ class Served(asyncio.Protocol):
 
     def _complete(self, asked: dict[str, Any]) -> None:
         Served.asked += 1
+        fails = Served.mode == "error" or (Served.mode == "flaky" and Served.asked % FLAKY == 0)
         if Served.mode == "reset":
             self._transport.abort()
-        elif Served.mode in ("error", "busy"):
+        elif fails or Served.mode == "busy":
             error = {"error": {"message": "as I was told", "type": "server_error"}}
-            self._send(error, "500 Error" if Served.mode == "error" else "503 Busy")
+            self._send(error, "500 Error" if fails else "503 Busy")
         elif Served.mode == "hang":
             self._reply = asyncio.ensure_future(asyncio.Event().wait())  # type: ignore[arg-type]
         else:
             question = asked["messages"][-1]["content"]
-            words = answer(question).split(" ")
+            words = (TOXIC if Served.mode == "toxic" else answer(question)).split(" ")
             usage = {"prompt_tokens": len(question.split()), "completion_tokens": len(words)}
             usage["total_tokens"] = sum(usage.values())
             if asked.get("stream"):
@@ -105,7 +108,7 @@ class Served(asyncio.Protocol):
         events = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks] + ["data: [DONE]\n\n"]
         kind = b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         self._transport.write(b"HTTP/1.1 200 OK\r\n" + kind)
-        if Served.mode == "well" and not Served.delay:
+        if Served.mode in ("well", "flaky", "toxic") and not Served.delay:
             self._write("".join(events))
             self._transport.write(b"0\r\n\r\n")
         else:

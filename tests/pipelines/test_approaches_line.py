@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 from dataclasses import replace
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from openai import OpenAI
+
+from forgeline.ledger import Ledger
+from forgeline.lineage import file_digest
+
+SECRETS = {"SIGNING_PASSWORD": "a-password-2f6c1e", "SPARE_KEY": "a-key-9b07d4"}
 
 
 @pytest.fixture
@@ -25,6 +32,19 @@ def project(smoke_project, tmp_path):
     serve.write_text(serve.read_text().replace(f"port: {smoke_project.port}", f"port: {copied.port}"))
     yield copied
     copied.forgeline("stop")
+
+
+def signed_with_secrets(project):
+    """Ask that bundles are signed by a key with a password, beside an engine with a key; return the project."""
+    project = replace(project, env=project.env | SECRETS)
+    made = project.forgeline("signing-key", "release.pem", "--password", "${env:SIGNING_PASSWORD}")
+    assert made.returncode == 0, made.stderr
+    signing = {"key": "release.pem", "password": "${env:SIGNING_PASSWORD}", "trusted": ["release.pem.pub"]}
+    spare = {"name": "url", "url": "http://127.0.0.1:9/v1", "key": "${env:SPARE_KEY}"}
+    serve = yaml.safe_load((project.root / "configs/serve.yaml").read_text())
+    serve |= {"signing": signing | {"required": True}, "others": {"spare": spare}}
+    (project.root / "configs/serve.yaml").write_text(yaml.safe_dump(serve))
+    return project
 
 
 def test_the_recommended_approach_is_served_as_it_was_evaluated(project, tiny_model):
@@ -52,9 +72,15 @@ def test_the_recommended_approach_is_served_as_it_was_evaluated(project, tiny_mo
     }
     assert all(run.data.metrics["bleu"] >= 0 and run.data.metrics["latency_p95"] > 0 for run in nested)
 
-    deployed = project.forgeline("deploy", "challenger", *options)
+    deployed = signed_with_secrets(project).forgeline("deploy", "challenger", *options)
     assert deployed.returncode == 0, deployed.stderr
-    assert "same replies" in deployed.stdout
+    assert "same replies" in deployed.stdout and "signed by key" in deployed.stdout
+    places = [project.root, project.env["ZENML_CONFIG_PATH"]]
+    search = ["grep", "-rlE", "|".join(SECRETS.values()), *places]
+    kept = subprocess.run(search, capture_output=True, text=True, check=False)
+    assert (kept.returncode, kept.stdout) == (1, "")  # settings, states, logs, ledger and databases hold references
+    [entry] = [entry for entry in Ledger(project.root / "ledger.jsonl").verify() if entry.action == "deployed"]
+    assert file_digest(project.root / entry.facts["sbom"]["path"]) == entry.facts["sbom"]["sha256"]
     report = json.loads((project.root / chosen["report"]).read_text())
     split = (project.root / "data/splits/test.jsonl").read_text().splitlines()
     asked = next(row for row in map(json.loads, split) if row["id"] == report["rows"][0]["id"])

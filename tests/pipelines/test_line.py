@@ -116,6 +116,27 @@ def test_a_refused_candidate_changes_nothing_and_a_rollback_restores(smoke_proje
     assert actions == ["promoted", "key created", "deployed", "refused", "promoted", "rolled back"]
 
 
+def test_a_version_is_brought_up_beside_the_live_one_promoted_and_taken_back(smoke_project):
+    tried = smoke_project.forgeline(
+        *("rollout", "start", "2", "--mode", "canary", "--share", "0.5", "--reason", "another size"),
+        *("--profile", "smoke", "--set", "train.max_examples=24"),
+    )
+    assert tried.returncode == 0, tried.stderr
+    assert "version 2 on transformers, canary 50%" in tried.stdout
+    assert smoke_project.served()["version"] == "1"
+    _, found, _ = answer(smoke_project, "rollout", "status")
+    assert (found["live"]["version"], found["rollout"]["state"]) == ("1", "running")
+    again = smoke_project.forgeline("rollout", "promote", "--reason", "it is as good")
+    assert again.returncode == 0, again.stderr
+    assert smoke_project.served()["version"] == "2"
+    assert "version 2: ready" in smoke_project.forgeline("status").stdout
+    back = smoke_project.forgeline("rollout", "rollback", "--reason", "for the other tests")
+    assert back.returncode == 0, back.stderr
+    assert smoke_project.served()["version"] == "1"
+    refused = smoke_project.forgeline("rollout", "abort", "--reason", "there is none")
+    assert (refused.returncode, refused.stderr.strip()) == (1, "error: There is no roll-out to abort: start one.")
+
+
 def test_an_unknown_alias_is_one_sentence(smoke_project):
     failed = smoke_project.forgeline("deploy", "chmpion")
     assert failed.returncode == 1

@@ -65,8 +65,8 @@ def running(bundle: Path, root: Path, **limits: Any) -> Iterator[str]:
     from forgeline.serving.engines.embedded import Embedded
     from forgeline.serving.engines.transformers import Rows
     from forgeline.serving.gateway.app import create_app
-    from forgeline.serving.gateway.server import listen
     from forgeline.serving.gateway.web import stored_page
+    from forgeline.serving.sockets import listen
 
     manifest = bundles.verify(bundle)
     store = f"sqlite:///{root}/gateway-{free_port()}.db"
@@ -79,7 +79,7 @@ def running(bundle: Path, root: Path, **limits: Any) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        wait_for(lambda: app.state.engine.ready)
+        wait_for(lambda: app.state.arms.live.engine.ready)
         yield f"http://{serve.host}:{serve.port}"
     finally:
         server.should_exit = True

@@ -33,7 +33,7 @@ def other_bundle(config: Config, other_adapter: Path) -> Path:
     return build(config, other_adapter, {**LINEAGE, "version": "4"}, config.root / "bundles")
 
 
-def test_deploy_fall_back_and_drain(config: Config, bundle: Path, other_bundle: Path) -> None:
+def test_deploy_update_and_drain(config: Config, bundle: Path, other_bundle: Path) -> None:
     root, seen = config.root, []
 
     def answers_but_fails(deployment: Deployment) -> None:
@@ -48,14 +48,15 @@ def test_deploy_fall_back_and_drain(config: Config, bundle: Path, other_bundle: 
     try:
         assert (first.version, first.url) == ("3", f"http://127.0.0.1:{config.serve.port}")
         assert deploy(root, order, answers_but_fails) == first  # it answers already: nothing is done
-        with pytest.raises(ServingError, match=r"smoke test failed\. Version 3 was started again and is serving"):
+        with pytest.raises(ServingError, match=r"smoke test failed\.\nVersion 3 was not touched, and serves on"):
             deploy(root, Order(bundle=other_bundle, serve=config.serve), answers_but_fails)
         assert seen == ["4"]
-        assert not psutil.pid_exists(first.pid)
-        restored = status(root)
-        assert restored is not None
-        assert (restored.deployment.version, restored.health) == ("3", "ready")
-        shut_down_during_a_stream(restored.deployment)
+        untouched = status(root)
+        assert untouched is not None
+        assert (untouched.deployment, untouched.health) == (first, "ready")
+        second = deploy(root, Order(bundle=other_bundle, serve=config.serve), passes)
+        assert (second.version, second.pid) == ("4", first.pid)
+        shut_down_during_a_stream(second)
     finally:
         stopped = stop(root)
     assert stopped is not None
@@ -139,7 +140,7 @@ def test_an_engine_that_cannot_load_ends_the_server_with_one_sentence(bundle: Pa
 def test_a_deployment_waits_as_long_as_its_engine_may_take(
     config: Config, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forgeline.serving.targets.local.READY_SECONDS", 1)
+    monkeypatch.setattr("forgeline.serving.targets.kept.READY_SECONDS", 1)
     engine = {"name": "transformers", "process": True, "supervision": {"start_timeout": 1.5}}
     serve = Serve.model_validate({**config.serve.model_dump(), "engine": engine})
     with pytest.raises(ServingError, match="was not ready in 3 s"):  # the base model is not there
@@ -170,10 +171,12 @@ def test_a_recycled_process_number_is_never_ended(config: Config, bundle: Path) 
         pid=innocent.pid,
         created=psutil.Process(innocent.pid).create_time() - 60,
         url=f"http://127.0.0.1:{config.serve.port}",
+        order=config.root / "order.json",
         bundle=bundle,
         digest="0" * 64,
         model="reply-writer",
         version="1",
+        code="0" * 64,
         serve=config.serve,
         started_at="2026-01-01T00:00:00+00:00",
     )

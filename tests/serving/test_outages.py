@@ -24,8 +24,9 @@ from forgeline.serving.bundle import Lineage, Manifest
 from forgeline.serving.engines import Engine
 from forgeline.serving.engines.supervised import Supervised
 from forgeline.serving.gateway.app import create_app
-from forgeline.serving.gateway.server import Server, listen
+from forgeline.serving.gateway.server import Server
 from forgeline.serving.gateway.web import Page
+from forgeline.serving.sockets import listen
 
 __all__ = ["receiver"]
 MANIFEST = Manifest.model_construct(

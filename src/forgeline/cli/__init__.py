@@ -23,6 +23,7 @@ from forgeline.cli import (
     optimise,
     probe,
     project,
+    rollout,
     runs,
     sheet,
     stack,
@@ -46,7 +47,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(runs.runs, leaderboard.leaderboard, gate.gate, approve.approve, decisions.promote, decisions.rollback),
     *(live.deploy, live.chat, live.status, live.stop, guards.guards),
     optimise.optimise,
-    *(supply.signing_key, supply.sign, supply.verify),
+    *(supply.signing_key, supply.sign, supply.verify, supply.sbom),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:
@@ -54,6 +55,7 @@ for verb in VERBS:
 app.add_typer(data.app, name="data")
 app.add_typer(sheet.app, name="sheet")
 app.add_typer(key.app, name="key")
+app.add_typer(rollout.app, name="rollout")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`signing-key`, `sign`, `verify`: who vouches for what is served."""
+"""`signing-key`, `sign`, `verify`, `sbom`: who vouches for what is served, and what it is made of."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from forgeline.cli.options import Json, Profile, Reason, Set
+from forgeline.errors import ServingError
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a bundle.", resolve_path=True)]
 
@@ -77,3 +78,39 @@ def verify(bundle: Folder, profile: Profile = None, set_: Set = None, as_json: J
             ("run", manifest.lineage.mlflow_run),
         ],
     )
+
+
+def sbom(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="The folder of a bundle; the deployed one if not given.", resolve_path=True)
+    ] = None,
+    environment: Annotated[
+        Path | None,
+        typer.Option("--environment", help="The virtual environment that serves it, if not this.", resolve_path=True),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write it there instead of printing it.", resolve_path=True)
+    ] = None,
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """Tell what a deployment is made of, packages, model and lineage, as a CycloneDX bill of materials."""
+    from forgeline.cli import environment as process
+    from forgeline.cli.output import emit
+    from forgeline.records import write_json
+    from forgeline.serving import bundle as bundles
+    from forgeline.serving import sbom as bills
+    from forgeline.serving.targets import local
+
+    config = process.project(profile, set_)
+    if bundle is None:
+        running = local.status(config.root)
+        if running is None:
+            raise ServingError("Nothing is deployed here: name a bundle, or run `forgeline deploy`.")
+        bundle = running.deployment.bundle
+    bill = bills.sbom(bundles.verify(bundle, config.serve.signing), config.project, environment)
+    if output is None:
+        emit(bill)
+        return
+    write_json(output, bill)
+    print(f"{output}: {len(bill['components'])} components")

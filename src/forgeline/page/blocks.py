@@ -96,7 +96,7 @@ class Curves(NamedTuple):
 
 
 class Scatter(NamedTuple):
-    """Points with an interval upwards: label, how far along, low, value, high, tone; the axis along begins at nought."""
+    """Points with an interval upwards: label, how far along, low, value, high, tone. The axis along begins at 0."""
 
     title: str
     along: str

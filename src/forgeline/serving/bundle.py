@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -48,7 +48,10 @@ TOKENIZER_FILES = (
 )
 NOBODY = Signing()  # asks for no signature
 PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
-MAGIC = (b"\x80", b"PK")  # how pickles of protocol 2 and later begin, and the archives that torch puts them into
+MAGIC = (
+    b"\x80",
+    b"PK\x03\x04",
+)  # of pickles from protocol 2 on, and of the archives that torch puts them into
 PICKLED_WEIGHTS = {"adapter_model", "pytorch_model"}
 
 
@@ -69,7 +72,8 @@ class Manifest(BaseModel):
     """What a bundle holds and came from; `digest` covers every other field, `files` every other file.
 
     `base` is what was tuned, None if training began from scratch. `base_digest` is of the base's
-    weights, without which an adapter is nothing; None if the bundle holds every weight itself.
+    weights, without which an adapter is nothing, and of its code if that is run; None if the bundle holds every
+    weight itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -176,24 +180,11 @@ def verify(path: Path, signing: Signing = NOBODY) -> Manifest:
     remedy = f"The bundle is no longer what was approved: delete {path} and deploy again."
     if manifest.digest != manifest.expected_digest():
         raise ServingError(f"{path / MANIFEST} was altered: its digest does not follow from its fields. {remedy}")
-    for file in path.rglob("*"):
-        if not stat.S_ISREG(kind := file.lstat().st_mode) and not stat.S_ISDIR(kind):
-            raise ServingError(f"{file} is a link or a device, which a bundle never holds. {remedy}")
-    found = {file.relative_to(path).as_posix(): file for file in _files(path)}
-    found = {name: file for name, file in found.items() if name not in {MANIFEST, SIGNATURE}}
-    for name in sorted(found.keys() | manifest.files.keys()):
-        inner = PurePosixPath(name)
-        if inner.is_absolute() or ".." in inner.parts or "\\" in name:
-            raise ServingError(f"{path / MANIFEST} names {name}, which lies outside of the bundle. {remedy}")
-        if inner.suffix in PICKLES:
-            raise ServingError(f"{path / name} may hold pickled code, which a bundle never does. {remedy}")
-        if name not in found:
-            raise ServingError(f"{path / name} is missing. {remedy}")
-        if name not in manifest.files:
-            raise ServingError(f"{path / name} was added. {remedy}")
-        if file_digest(found[name]) != manifest.files[name]:
+    _check_names(path, manifest.files.keys(), remedy)
+    for name, digest in manifest.files.items():
+        if file_digest(path / name) != digest:
             raise ServingError(f"{path / name} was altered: its sha256 is not the manifest's. {remedy}")
-        _refuse_code(found[name])
+        _refuse_code(path / name)
     return manifest
 
 
@@ -250,15 +241,34 @@ def _lineage(lineage: dict[str, str]) -> Lineage:
         ) from None
 
 
+def _check_names(path: Path, named: Set[str], remedy: str) -> None:
+    """Refuse a bundle that holds other files than its manifest names, or anything but files; none is read."""
+    for file in path.rglob("*"):
+        if not stat.S_ISREG(kind := file.lstat().st_mode) and not stat.S_ISDIR(kind):
+            raise ServingError(f"{file} is a link or a device, which a bundle never holds. {remedy}")
+    found = {file.relative_to(path).as_posix() for file in _files(path)} - {MANIFEST, SIGNATURE}
+    for name in sorted(found | named):
+        inner = PurePosixPath(name)
+        if inner.is_absolute() or ".." in inner.parts or "\\" in name:
+            raise ServingError(f"{path / MANIFEST} names {name}, which lies outside of the bundle. {remedy}")
+        if inner.suffix in PICKLES:
+            raise ServingError(f"{path / name} may hold pickled code, which a bundle never does. {remedy}")
+        if name not in found:
+            raise ServingError(f"{path / name} is missing. {remedy}")
+        if name not in named:
+            raise ServingError(f"{path / name} was added. {remedy}")
+
+
 def _refuse_code(path: Path) -> None:
     """Refuse a pickle by its content, whatever its name, and weights that do not begin as safetensors do."""
     with path.open("rb") as file:
         head = file.read(9)
     header = int.from_bytes(head[:8], "little")  # the length of a JSON object
-    weights = path.suffix != ".safetensors" or (head[8:] == b"{" and header <= path.stat().st_size - 8)
-    if head.startswith(MAGIC) or not weights:
+    weights = path.suffix == ".safetensors"  # whose first byte, of that length, may be any
+    legal = head[8:] == b"{" and header <= path.stat().st_size - 8 if weights else not head.startswith(MAGIC)
+    if not legal:
         raise ServingError(
-            f"{path} is {'a pickle or an archive' if weights else 'no safetensors file'} by its content, and may hold "
+            f"{path} is {'no safetensors file' if weights else 'a pickle or an archive'} by its content, and may hold "
             "code, which a bundle never does: delete the bundle, and save the weights as safetensors."
         )
 
@@ -286,7 +296,9 @@ def _name_base(adapter: Path, base: Model) -> None:
 
 
 def _weights_digest(base: Model, root: Path) -> str:
-    return value_digest(_digests(base_folder(base, root), "*.safetensors"))
+    folder = base_folder(base, root)
+    code = _digests(folder, "*.py") if base.trust_remote_code else {}
+    return value_digest(_digests(folder, "*.safetensors") | code)
 
 
 def _digests(folder: Path, pattern: str = "*") -> dict[str, str]:

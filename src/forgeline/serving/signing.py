@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SIGNATURE = "signature.json"
-PAYLOAD = "application/vnd.forgeline.statement+json"
+PAYLOAD: Final = "application/vnd.forgeline.statement+json"
 OTHERS = 0o077  # the rights that nobody but a private key's owner may have
 
 
@@ -52,7 +52,7 @@ class Envelope(BaseModel):
     """A statement in base64 and its signatures; the names of its fields are those of DSSE."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    payload_type: Literal["application/vnd.forgeline.statement+json"] = Field(PAYLOAD, alias="payloadType")
+    payload_type: Literal["application/vnd.forgeline.statement+json"] = Field(alias="payloadType")
     payload: str
     signatures: list[Signature]
 

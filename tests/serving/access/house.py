@@ -21,9 +21,10 @@ from forgeline.serving.engines import GenerationRequest, Piece, Usage
 from forgeline.serving.gateway.access import issuing
 from forgeline.serving.gateway.access.callers import Access
 from forgeline.serving.gateway.app import create_app
-from forgeline.serving.gateway.server import Server, listen
+from forgeline.serving.gateway.server import Server
 from forgeline.serving.gateway.store import Store
 from forgeline.serving.gateway.web import Page
+from forgeline.serving.sockets import listen
 
 ROLES = issuing.ROLES
 

@@ -42,8 +42,12 @@ CHECKS = [
     negative_data_rejection,
 ]
 PUBLIC = {"GET /healthz", "GET /readyz"}
-# What a body and an id cannot bring about: a delivery that was given up, and a batch that is still being answered.
-MAY_FAIL = {"POST /v1/webhooks/{id_}/deliveries/{delivery}/retry", "POST /v1/batches/{id_}/cancel"}
+# What a body and an id cannot bring about: a delivery that was given up, a batch that is still being answered, and
+# another version beside a gateway that was not started from an order.
+MAY_FAIL = {
+    *("POST /v1/webhooks/{id_}/deliveries/{delivery}/retry", "POST /v1/batches/{id_}/cancel", "POST /v1/rollout"),
+    *(f"POST /v1/rollout/{verb}" for verb in ("promote", "abort", "share", "rollback")),
+}
 QUESTION = {"model": "reply-writer", "messages": HELLO}
 LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": QUESTION}
 WEBHOOK = {"url": "http://127.0.0.1:9/", "events": ["batch.finished"]}

@@ -79,7 +79,9 @@ def test_the_table_gives_each_role_what_it_needs_and_no_more() -> None:
         for role in ROLES
     }
     assert opened["reviewer"] == {"/v1/reviews", "/v1/reviews/*"}
-    assert opened["operator"] == {"/metrics", "/v1/status", "/v1/webhooks", "/v1/webhooks/*"}
+    assert opened["operator"] == {
+        *("/metrics", "/v1/status", "/v1/rollout", "/v1/rollout/*", "/v1/webhooks", "/v1/webhooks/*"),
+    }
     assert opened["auditor"] == {"/v1/interactions", "/v1/interactions/*", "/v1/feedback"}
     assert opened["admin"] == set()  # it is in every rule
     assert {path for _, path, roles in RULES if "public" in roles} == OPEN

@@ -22,11 +22,17 @@ from forgeline.config.schema.serve.access import Access
 from forgeline.serving.gateway.access.headers import SecureHeaders
 from forgeline.serving.gateway.exchange import Caller
 from forgeline.serving.gateway.protocol import ApiError
-from forgeline.serving.gateway.server import listen
 from forgeline.serving.gateway.web import Page, router
+from forgeline.serving.sockets import listen
 
 ROLES = ("caller", "reviewer", "operator", "auditor", "admin")
-NEEDS = {"/v1/reviews/tickets": "caller", "/v1/reviews": "reviewer", "/v1/status": "operator", "/v1": "caller"}
+NEEDS = {
+    "/v1/reviews/tickets": "caller",
+    "/v1/reviews": "reviewer",
+    "/v1/status": "operator",
+    "/v1/rollout": "operator",
+    "/v1": "caller",
+}
 SYSTEM = "You write what a customer-service agent says. Use the act and the facts you are given."
 HOTEL = {
     "value": "Hotel-Inform",
@@ -67,6 +73,7 @@ class Stub:
     go: threading.Event = field(default_factory=threading.Event)
     anonymous: bool = False
     status_calls: int = 0
+    rollout: dict[str, Any] = field(default_factory=lambda: {"live": {"version": "3"}, "rollout": None, "former": None})
 
 
 def review(number: int, **differs: Any) -> dict[str, Any]:
@@ -104,6 +111,16 @@ def status(calls: int) -> dict[str, Any]:
         "reviews": {"open": 3, "claimed": 1, "decided": 9, "oldest": 812.0},
         "store": {"depth": 0, "behind": None, "spooled": 0},
     }  # fmt: skip
+
+
+def rollout() -> dict[str, Any]:
+    """Return a canary that goes on."""
+    counts = {"live": [3, 410], "challenger": [1, 46], "e_value": 0.8}
+    evidence = {"e_value": 0.9, "limit": 20.0, "measures": {"error": counts, "first": {**counts, "e_value": 1.2}}}
+    on = {"id": "a1", "state": "running", "mode": "canary", "share": 0.1, "by": "key-operator", "why": None,
+          "reason": "clearer replies", "challenger": {"version": "4", "engine": "transformers"},
+          "answered": {"live": 410, "challenger": 46, "failed_over": 1}, "evidence": evidence}  # fmt: skip
+    return {"live": {"version": "3"}, "rollout": on, "former": None}
 
 
 def words(text: str) -> list[str]:
@@ -147,7 +164,7 @@ def _app(stub: Stub) -> FastAPI:
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=access)
     app.add_exception_handler(HTTPException, lambda http, fault: _refused(fault))  # type: ignore[arg-type]
-    app.include_router(router(PAGE))
+    app.include_router(router(lambda: PAGE))
     _add_chat(app, stub)
     _add_people(app, stub)
     return app
@@ -233,6 +250,24 @@ def _add_people(app: FastAPI, stub: Stub) -> None:
             found.update(state="decided", decision=decision, decided_by=who, decided_at=time.time())
             found.update(reason=body.get("reason"), final=body.get("text", found["reply"]))
         return found
+
+    @app.get("/v1/rollout")
+    async def tried() -> dict[str, Any]:
+        return stub.rollout
+
+    @app.post("/v1/rollout/{verb}")
+    async def change(verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        stub.decided.append(("rollout", verb, body))
+        if fault := stub.refusals.pop(verb, None):
+            raise fault
+        former = {"version": "3", "until": time.time() + 600}
+        done = {"promote": "promoted", "abort": "aborted", "rollback": "rolled back"}[verb]
+        stub.rollout = {
+            "live": {"version": "4" if verb == "promote" else "3"},
+            "rollout": {**stub.rollout["rollout"], "state": done},
+            "former": former if verb == "promote" else None,
+        }
+        return stub.rollout
 
     @app.get("/v1/status")
     async def state() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import CTRL, Page
-from page_stub import Stub, review
+from page_stub import Stub, review, rollout
 
 from forgeline.errors import SourceError
 from forgeline.sources.resolve import resolve
@@ -49,6 +49,7 @@ def filled(enter: Enter, gateway: Stub, view: str, width: int = 1280, height: in
         review(3, mine=True, risk=0, why="sample"),
         review(7, risk=1),
     ]
+    gateway.rollout = rollout()
     page = enter(view, "admin", width, height, haste=100)
     if view == "chat":
         page.click("#fill")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from browser import Page
-from page_stub import Stub
+from page_stub import Stub, rollout
 from scene import wait_for
+
+from forgeline.serving.gateway.protocol import ApiError
 
 Enter = Callable[..., Page]
 
@@ -50,3 +52,28 @@ def test_it_is_asked_for_again_while_somebody_looks(enter: Enter, gateway: Stub)
     page.network(offline=True)
     page.wait_text("What is shown is not of now.", "#notice")
     assert "Traffic" in page.text("#board")
+
+
+def test_an_operator_promotes_a_version_and_takes_it_back(enter: Enter, gateway: Stub) -> None:
+    gateway.rollout = rollout()
+    page = enter("status", "operator")
+    page.wait_text("version 4 on transformers", "#rollout")
+    shown = page.text("#rollout")
+    for words in ("running", "canary, 10 %", "clearer replies (key-operator)", "1 of 46", "it is aborted at 20"):
+        assert words in shown, words
+    page.click("#rollout-promote")
+    assert gateway.decided == []  # not without a reason
+    page.click("#rollout-reason")
+    page.type("measured better")
+    gateway.refusals["promote"] = ApiError(409, "Version 4 is not ready: it cannot be promoted.", "not_ready")
+    page.click("#rollout-promote")
+    page.wait_text("Version 4 is not ready", "#notice")
+    page.click("#rollout-promote")
+    page.wait_text("still loaded", "#rollout")
+    assert gateway.decided[-1] == ("rollout", "promote", {"reason": "measured better"})
+    assert page.see("document.getElementById('rollout-promote').hidden")
+    page.click("#rollout-reason")
+    page.type("after all")
+    page.click("#rollout-rollback")
+    page.wait_text("rolled back", "#rollout")
+    assert gateway.decided[-1] == ("rollout", "rollback", {"reason": "after all"})

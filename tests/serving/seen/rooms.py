@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,7 +18,7 @@ from forgeline.config.schema.serve.seen import Seen
 from forgeline.serving.bundle import Lineage, Manifest
 from forgeline.serving.engines import GenerationRequest, Usage
 from forgeline.serving.gateway import feedback, interactions, review_routes, status
-from forgeline.serving.gateway.exchange import Caller, Exchange, Verdict
+from forgeline.serving.gateway.exchange import Caller, Exchange, Served, Verdict
 from forgeline.serving.gateway.interactions import Interactions
 from forgeline.serving.gateway.protocol import answer_errors
 from forgeline.serving.gateway.reviews import Reviews
@@ -25,6 +26,7 @@ from forgeline.serving.gateway.store import Store, StoreFailed
 from forgeline.serving.gateway.traffic import Traffic
 
 MANIFEST = Manifest.model_construct(lineage=Lineage(**LINEAGE), digest="b" * 64)
+ARMS: Any = SimpleNamespace(live=SimpleNamespace(manifest=MANIFEST, served=Served.of(MANIFEST), engines={}))
 
 
 class Named:
@@ -79,6 +81,7 @@ def exchange(id_: str, *verdicts: str, caller: str = "anna/shop", reply: str = "
         usage=Usage(42, 12),
         finish_reason="stop",
         first_token=0.05,
+        served=Served.of(MANIFEST),
     )
 
 
@@ -88,9 +91,7 @@ def opened(address: str, seen: dict[str, Any], review: dict[str, Any]) -> Rooms:
     store = Store(address, policy.pending, policy.write_timeout)
     store.open()
     told: list[tuple[str, dict[str, Any]]] = []
-    reviews = Reviews(
-        store, Review.model_validate(review), MANIFEST, lambda event, review, tenant: told.append((event, review))
-    )
+    reviews = Reviews(store, Review.model_validate(review), lambda event, review, tenant: told.append((event, review)))
     hour = status.LastHour()
     app = FastAPI()
     answer_errors(app)
@@ -106,6 +107,6 @@ def opened(address: str, seen: dict[str, Any], review: dict[str, Any]) -> Rooms:
     app.include_router(interactions.router(store))
     app.include_router(feedback.router(store, mask, lambda entry: told.append(("feedback.received", entry))))
     app.include_router(review_routes.router(reviews))
-    app.include_router(status.router(hour, MANIFEST, {}, Traffic(), store, reviews, lambda: 3, "EUR"))
+    app.include_router(status.router(hour, ARMS, Traffic(), store, reviews, lambda: 3, "EUR"))
     client = TestClient(app, raise_server_exceptions=False)
-    return Rooms(store, Interactions(store, policy, MANIFEST), reviews, hour, client, told)
+    return Rooms(store, Interactions(store, policy), reviews, hour, client, told)

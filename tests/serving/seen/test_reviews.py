@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from rooms import MANIFEST, Rooms, exchange
+from rooms import Rooms, exchange
 
 from forgeline.config.schema.serve.people import Review
 from forgeline.serving.gateway.exchange import Caller
@@ -25,7 +25,7 @@ def error(answered: tuple[int, Any]) -> tuple[int, str]:
 
 def test_the_policy_says_which_replies_a_person_sees(rooms: Rooms) -> None:
     def under(**policy: Any) -> Reviews:
-        return Reviews(rooms.store, Review.model_validate(policy), MANIFEST)
+        return Reviews(rooms.store, Review.model_validate(policy))
 
     plain, flagged = exchange("id-1"), exchange("id-2", "toxicity:flag")
     never = under(when="never", sample=0)

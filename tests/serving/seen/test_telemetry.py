@@ -77,7 +77,7 @@ def test_a_trace_follows_the_conventions_and_holds_no_text(monkeypatch: pytest.M
     monkeypatch.setenv("TRACES_KEY", "hunter2")
     with collecting() as collector:
         headers = {"authorization": "Bearer ${env:TRACES_KEY}"}
-        traces = Traces(Seen(traces=collector.url, trace_headers=headers), MANIFEST)
+        traces = Traces(Seen(traces=collector.url, trace_headers=headers))
         traced(traces, "timeout")
         traces.close()
     root, access, engine = collector.spans
@@ -98,7 +98,7 @@ def test_a_trace_follows_the_conventions_and_holds_no_text(monkeypatch: pytest.M
 def test_texts_go_along_if_asked_and_strangers_join_no_trace() -> None:
     with collecting() as collector:
         collector.answers = [503]  # and is asked again
-        traces = Traces(Seen(traces=collector.url, trace_texts=True), MANIFEST)
+        traces = Traces(Seen(traces=collector.url, trace_texts=True))
         trace = traced(traces, caller=NOBODY)
         wait_for(lambda: collector.spans, 10)
         traces.close()
@@ -113,7 +113,7 @@ def test_texts_go_along_if_asked_and_strangers_join_no_trace() -> None:
 
 
 def test_a_collector_that_is_away_costs_traces_and_no_time() -> None:
-    traces = Traces(Seen(traces=f"http://127.0.0.1:{free_port()}/v1/traces"), MANIFEST)
+    traces = Traces(Seen(traces=f"http://127.0.0.1:{free_port()}/v1/traces"))
     done = exchange("one")
     began = time.perf_counter()
     for _ in range(2000):
@@ -124,8 +124,8 @@ def test_a_collector_that_is_away_costs_traces_and_no_time() -> None:
 
 
 def test_metrics_keep_their_names_and_few_series(rooms: Rooms) -> None:
-    metrics = Metrics(MANIFEST, lambda: 7)
-    metrics.watch(rooms.store, Traces(Seen(), MANIFEST))
+    metrics = Metrics(MANIFEST.lineage.model, lambda: 7)
+    metrics.watch(rooms.store, Traces(Seen()))
     metrics.count_tokens("completion", 12, None)
     metrics.answered(exchange("one", "toxicity:flag"), "timeout", 0.25)
     text = metrics.text().decode()
@@ -148,7 +148,7 @@ def test_metrics_keep_their_names_and_few_series(rooms: Rooms) -> None:
 
 def test_a_line_of_log_has_no_text_and_waits_for_nobody(rooms: Rooms) -> None:
     stream = io.StringIO()
-    telemetry = Telemetry(Seen(), MANIFEST, rooms.store, lambda: 0, stream)
+    telemetry = Telemetry(Seen(), MANIFEST.lineage.model, rooms.store, lambda: 0, stream)
     done = exchange("one", "toxicity:flag")
     telemetry.answered(replace(done), Trace())
     telemetry.request("one", "/v1/chat/completions", 200, 0.25, done.caller, done)
@@ -160,7 +160,7 @@ def test_a_line_of_log_has_no_text_and_waits_for_nobody(rooms: Rooms) -> None:
     assert (second["status"], second["error"]) == (401, "invalid_api_key") and "open" not in stream.getvalue()
     assert telemetry.hour.shown()["errors"] == {"invalid_api_key": 1}
     reader, writer = os.pipe()  # which nobody reads
-    stalled = Telemetry(Seen(), MANIFEST, rooms.store, lambda: 0, os.fdopen(writer, "w"))
+    stalled = Telemetry(Seen(), MANIFEST.lineage.model, rooms.store, lambda: 0, os.fdopen(writer, "w"))
     began = time.perf_counter()
     for _ in range(20_000):
         stalled.log.request("one", "other", 200, 0.1)
@@ -189,7 +189,7 @@ def test_mlflow_shows_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         wait_for(lambda: server.started)
         headers = {"x-mlflow-experiment-id": experiment}
         seen = Seen(traces=f"http://127.0.0.1:{port}/v1/traces", trace_headers=headers, trace_texts=True)
-        traces = Traces(seen, MANIFEST)
+        traces = Traces(seen)
         traced(traces, caller=NOBODY)
         found = wait_for(lambda: client.search_traces(locations=[experiment]))
         traces.close()

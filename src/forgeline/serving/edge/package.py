@@ -17,11 +17,18 @@ from forgeline.serving import signing as signatures
 from forgeline.serving.bundle import APPROACH, NOBODY, Manifest, load, verify
 from forgeline.serving.edge import gguf
 from forgeline.serving.edge.gguf import GgufWeights
+from forgeline.serving.variant import Form
 
 RUNNER = Path(__file__).with_name("run.mjs")
 NODE, NODE_LLAMA = "20", "3.22.1"  # the runner was tried with these
 MODEL = "model.gguf"
 MANIFEST = "manifest.json"
+GGUF = "1"  # raise it when what is written as GGUF changes
+
+
+def form(weights: GgufWeights) -> Form:
+    """Return the form of the variant that a package in these weights holds."""
+    return Form("gguf", weights, GGUF)
 
 
 def model_files(language_model: LanguageModel, manifest: Manifest, folder: Path, weights: GgufWeights) -> None:

@@ -1,7 +1,7 @@
 """Run a command that does not outlive who started it: `python -m forgeline.serving.engines.leash COMMAND…`.
 
 The other end of standard input is the leash. When it is let go, also by a `kill -9` of its holder, the command and
-everything that came of it are killed. SIGTERM and SIGHUP go to the command, and its exit code is this one's.
+everything that came of it are killed. SIGTERM goes to the command, and its exit code is this one's.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ def main() -> None:
         stdin=subprocess.DEVNULL,
         preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - there is no thread yet
     )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: process.send_signal(number))
+    signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the holder, who then drains
     threading.Thread(target=_hold, daemon=True).start()
     code = process.wait()

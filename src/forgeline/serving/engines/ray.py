@@ -13,112 +13,95 @@ import queue
 import secrets
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from forgeline.config.schema.serve import Signing
+from forgeline.config.schema.serve import Serve, Signing
 from forgeline.config.schema.serve.engine import Ray
-from forgeline.errors import ServingError
+from forgeline.config.schema.serve.scaling import Scaling
+from forgeline.lineage import value_digest
 from forgeline.records import write_json
-from forgeline.serving.bundle import NOBODY, Manifest, verify
+from forgeline.serving.bundle import Manifest, verify
+from forgeline.serving.engines import Engine
 from forgeline.serving.engines.remote import Endpoint
 from forgeline.serving.engines.supervised import Program, Supervised
+from forgeline.serving.engines.timed import Timed
+from forgeline.serving.scaling import render
+from forgeline.serving.scaling.policy import FIRST_TOKEN
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-APPLICATION = "forgeline"
 DRIVER = "from forgeline.serving.engines.ray import drive; drive()"
 OBJECT_STORE = 100 * 2**20  # bytes; requests and replies do not pass through it
 LOOK_EVERY = 0.1  # seconds
+ALIVE = "/-/healthz"  # what the proxy answers by itself, for all applications
+AT_ONCE = 4  # times what a replica is meant to have are sent to it before requests wait in the proxy
 
 
 class RayServe(Supervised):
-    """The engine of all replicas. `roll` replaces their bundle without a pause; `forgeline deploy` does not use it."""
+    """The engine of all replicas, which are an application of their own on the cluster."""
 
     def __init__(
         self,
         name: str,
         settings: Ray,
+        serve: Serve,
         bundle: Path,
         manifest: Manifest,
-        drain: float,
         folder: Path,
-        signing: Signing = NOBODY,
     ) -> None:
         self._order = folder / f"{name}-{secrets.token_hex(4)}.json"  # what the driver is to serve
-        self._settings = settings
-        self._signing = signing
+        # The same after a restart of the driver, another for each bundle, settings and project on one cluster.
+        told = [settings.model_dump(mode="json"), serve.scaling.model_dump(mode="json")]
+        self.application = f"forgeline-{value_digest([str(Path.cwd()), name, manifest.digest, *told])[:12]}"
+        address = "127.0.0.1:{}" if settings.address is None else settings.proxy
+        quiet = None if serve.scaling.min_replicas else ALIVE
         program = Program(
             command=lambda port: [sys.executable, "-c", DRIVER, str(self._order), str(port)],
-            endpoint=Endpoint.own(manifest.lineage.model, settings.replica, settings.timeouts),
+            endpoint=Endpoint.own(manifest.lineage.model, settings.replica, settings.timeouts, quiet),
             log=folder / f"{name}.log",
+            url=f"http://{address}/{self.application}/v1".format,
         )
-        super().__init__(name, program, settings.supervision, drain)
-        self._bundle = bundle
-        self._write(bundle)
-
-    async def roll(self, bundle: Path) -> None:
-        """Replace the replicas, some at a time, by those of another bundle, while the others answer.
-
-        Raises:
-            ServingError: if the bundle was altered, or its replicas do not start; then those before it come back.
-        """
-        manifest = await asyncio.to_thread(verify, bundle, self._signing)
-        self._write(bundle)
-        self._served.unlink(missing_ok=True)
-        self.signal(signal.SIGHUP)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.supervision.start_timeout):
-                while not self._served.is_file():
-                    await asyncio.sleep(LOOK_EVERY)
-        if not self._served.is_file() or self._served.read_text() != manifest.digest:
-            self._write(self._bundle)
-            raise ServingError(
-                f"The replicas of {bundle} did not start; those of {self._bundle} serve on. See {self._program.log}."
-            )
-        self._bundle = bundle
+        super().__init__(name, program, settings.supervision, serve.drain_timeout)
+        order = {
+            "application": self.application,
+            "bundle": str(bundle.resolve()),
+            "root": str(Path.cwd()),
+            "drain": serve.drain_timeout,
+            "engine": settings.model_dump(mode="json"),
+            "scaling": serve.scaling.model_dump(mode="json"),
+            "signing": serve.signing.model_dump(mode="json"),
+        }
+        write_json(self._order, order)
 
     async def close(self) -> None:
         """Let the replicas end what they have begun, then see that they are gone."""
         await super().close()
-        for path in (self._order, self._served):
-            path.unlink(missing_ok=True)
-
-    @property
-    def _served(self) -> Path:
-        return _served(self._order)
-
-    def _write(self, bundle: Path) -> None:
-        order = {"bundle": str(bundle.resolve()), "root": str(Path.cwd()), "drain": self._drain}
-        settings = {"engine": self._settings, "signing": self._signing}
-        write_json(self._order, order | {name: section.model_dump(mode="json") for name, section in settings.items()})
-
-
-def _served(order: Path) -> Path:
-    """Return where the driver says which bundle all replicas have; beside what it is to serve."""
-    return order.with_suffix(".served")
+        self._order.unlink(missing_ok=True)
 
 
 class Replica:
-    """One engine and the server around it; Ray asks it whether it is well."""
+    """One engine and the server around it; Ray asks it whether it is well, and how late its first tokens are."""
 
-    def __init__(self, bundle: str, root: str, settings: dict[str, Any], asked: dict[str, Any]) -> None:
+    def __init__(self, order: dict[str, Any]) -> None:
         from forgeline.serving.engines.make import made
 
-        os.chdir(root)
-        engine, signing = Ray.model_validate(settings), Signing.model_validate(asked)
-        if engine.address is None:
-            _listen_on_loopback()
-        self._manifest = verify(Path(bundle), signing)
-        self._engine = made(engine.replica, Path(bundle), self._manifest, signing=signing)
+        os.chdir(order["root"])
+        settings, bundle = Ray.model_validate(order["engine"]), Path(order["bundle"])
+        if settings.address is None:
+            listen_on_loopback()
+        signing = Signing.model_validate(order["signing"])
+        self._manifest = verify(bundle, signing)
+        window = Scaling.model_validate(order["scaling"]).window
+        own = made(settings.replica, bundle, self._manifest, serve=Serve(signing=signing))
+        self._engine = Timed(own, window)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application, whose start is the engine's."""
         from forgeline.serving.engines.server import create_app
 
-        return create_app(self._engine, self._manifest)
+        return create_app(cast(Engine, self._engine), self._manifest)
 
     async def check_health(self) -> None:
         """Return once the engine is ready; Ray sends no requests before the first time."""
@@ -127,8 +110,12 @@ class Replica:
                 raise self._engine.failure
             await asyncio.sleep(LOOK_EVERY)
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what the scaling policy may look at beside the number of requests."""
+        return {FIRST_TOKEN: self._engine.first_token()}
 
-def _listen_on_loopback() -> None:
+
+def listen_on_loopback() -> None:
     """Keep a replica from taking calls, which are pickled code, from every network: Ray Serve 2.60 binds to all."""
     from ray.serve._private import replica
 
@@ -137,32 +124,24 @@ def _listen_on_loopback() -> None:
 
 
 def drive() -> None:
-    """Serve what a file orders, given with the port on the command line; read it again at SIGHUP, end at SIGTERM."""
-    order, port = Path(sys.argv[1]), int(sys.argv[2])
+    """Serve what a file orders, given with the port on the command line, until SIGTERM."""
+    order: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     told = queue.SimpleQueue[int]()
-    engine = Ray.model_validate(_read(order)["engine"])
-    _start(engine, port)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: told.put(number))
-    served = _read(order)
-    _deploy(served)
-    _say(order, served)
-    while told.get() == signal.SIGHUP:
-        asked = _read(order)
-        try:
-            _deploy(asked)
-            served = asked
-        except RuntimeError as fault:  # what Ray Serve raises when replicas do not start
-            print(f"The replicas of {asked['bundle']} did not start: {fault}", flush=True)
-            _deploy(served)
-        _say(order, served)
-    _stop(engine)
+    settings, scaling = Ray.model_validate(order["engine"]), Scaling.model_validate(order["scaling"])
+    start(settings, scaling, int(sys.argv[2]))
+    signal.signal(signal.SIGTERM, lambda number, _: told.put(number))
+    deploy(Replica, order, settings, scaling)
+    told.get()
+    _stop(settings, order["application"])
 
 
-def _start(engine: Ray, port: int) -> None:
-    """Join the cluster, or start one that nobody but this process tree can reach, and open the port."""
+def start(settings: Ray, scaling: Scaling, port: int) -> None:
+    """Join the cluster, or start one that nobody but this process tree can reach, and open the HTTP proxy.
+
+    The proxy of a cluster is shared by all its applications; one that is there already stays as it is.
+    """
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
-    if engine.address is None:  # who reaches a Ray cluster runs code in it: loopback only, and with a token
+    if settings.address is None:  # who reaches a Ray cluster runs code in it: loopback only, and with a token
         os.environ |= {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # there Ray listens on loopback; the same is right here
             "RAY_AUTH_MODE": "token",
@@ -172,65 +151,44 @@ def _start(engine: Ray, port: int) -> None:
     from ray import serve
     from ray.serve.config import HTTPOptions, ProxyLocation
 
-    if engine.address is None:
-        processors = max(os.cpu_count() or 1, math.ceil(engine.max_replicas * engine.cpus))
-        ray.init(
-            num_cpus=processors,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE,
-        )
+    host = "127.0.0.1"
+    if settings.address is None:
+        processors = max(os.cpu_count() or 1, math.ceil(scaling.max_replicas * settings.cpus))
+        ray.init(num_cpus=processors, include_dashboard=False, object_store_memory=OBJECT_STORE)
     else:
-        ray.init(address=engine.address)
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), proxy_location=ProxyLocation.HeadOnly)
+        ray.init(address=settings.address)
+        host, _, given = settings.proxy.partition(":")
+        port = int(given)
+    serve.start(http_options=HTTPOptions(host=host, port=port), proxy_location=ProxyLocation.HeadOnly)
 
 
-def _deploy(order: dict[str, Any]) -> None:
-    """Bring the replicas to what is ordered, and return when all of them are."""
+def deploy(replica: type, order: dict[str, Any], settings: Ray, scaling: Scaling) -> None:
+    """Serve an order's application by replicas of a class, and return when as many as must be are ready."""
     from ray import serve
     from ray.serve.config import AutoscalingConfig
 
-    engine = Ray.model_validate(order["engine"])
-    scaling = AutoscalingConfig(
-        min_replicas=engine.replicas,
-        max_replicas=engine.max_replicas,
-        target_ongoing_requests=engine.target_ongoing_requests,
-        upscale_delay_s=engine.up_delay,
-        downscale_delay_s=engine.down_delay,
-    )
     deployment = serve.deployment(
-        autoscaling_config=scaling,
-        max_ongoing_requests=4 * engine.target_ongoing_requests,
+        autoscaling_config=AutoscalingConfig(**render.ray(scaling)),
+        max_ongoing_requests=AT_ONCE * scaling.ongoing_requests,
         graceful_shutdown_timeout_s=order["drain"],
         health_check_period_s=1,
         logging_config={"enable_access_log": False},
-        ray_actor_options={"num_cpus": engine.cpus, "num_gpus": engine.gpus},
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
     )
-    replicas = deployment(serve.ingress()(Replica))
-    application = replicas.bind(order["bundle"], order["root"], order["engine"], order["signing"])
+    application = deployment(serve.ingress()(replica)).bind(order)
+    name, prefix = order["application"], f"/{order['application']}"
     try:
-        serve.run(application, name=APPLICATION, route_prefix="/")
+        serve.run(application, name=name, route_prefix=prefix)
     except RuntimeError:  # so it says also when one replica was killed meanwhile, though it has started another
-        serve.run(application, name=APPLICATION, route_prefix="/")
+        serve.run(application, name=name, route_prefix=prefix)
 
 
-def _stop(engine: Ray) -> None:
+def _stop(settings: Ray, application: str) -> None:
     import ray
     from ray import serve
 
-    if engine.address is None:
+    if settings.address is None:
         serve.shutdown()
     else:
-        serve.delete(APPLICATION)
+        serve.delete(application)
     ray.shutdown()
-
-
-def _read(order: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(order.read_text(encoding="utf-8"))
-    return read
-
-
-def _say(order: Path, served: dict[str, Any]) -> None:
-    partial = order.with_suffix(".partial")
-    signing = Signing.model_validate(served["signing"])
-    partial.write_text(verify(Path(served["bundle"]), signing).digest)
-    partial.replace(_served(order))

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 import orjson
@@ -31,7 +32,8 @@ LAST_BYTES_SECONDS = 0.1
 class Endpoint:
     """A server of the chat API: its base URL, its key, and what it calls the models.
 
-    `model` is the one meant where a request names none; without it, the first that the server lists.
+    `model` is the one meant where a request names none; without it, the first that the server lists. `quiet` is a path
+    on the server that tells its health once it was ready, where the usual ones would wake what is to sleep.
     """
 
     url: str
@@ -40,12 +42,13 @@ class Endpoint:
     models: dict[str, str] = field(default_factory=dict)
     gives_logprobs: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
+    quiet: str | None = None
 
     @classmethod
-    def own(cls, model: str, served: Transformers, timeouts: Timeouts) -> Endpoint:
+    def own(cls, model: str, served: Transformers, timeouts: Timeouts, quiet: str | None = None) -> Endpoint:
         """Return our own server of a bundle's model, wherever it comes to listen."""
         names = {name: name for name in served.adapters}
-        return cls(url="", model=model, models=names, gives_logprobs=True, timeouts=timeouts)
+        return cls(url="", model=model, models=names, gives_logprobs=True, timeouts=timeouts, quiet=quiet)
 
 
 class Remote:
@@ -216,7 +219,10 @@ class Remote:
     async def _is_well(self) -> bool:
         """Ask for the first of the usual places that the server has."""
         root = self._base.removesuffix("/v1")
-        for place in (f"{root}/readyz", f"{root}/health", f"{self._base}/models"):
+        places = [f"{root}/readyz", f"{root}/health", f"{self._base}/models"]
+        if self.ready and self._endpoint.quiet:
+            places = [urljoin(root, self._endpoint.quiet)]
+        for place in places:
             async with self._session.get(place, allow_redirects=False) as response:
                 if response.status < 300:
                     return True

@@ -36,8 +36,8 @@ from forgeline.serving.gateway.protocol import (
     from_engine,
     models_page,
 )
-from forgeline.serving.gateway.server import listen
 from forgeline.serving.gateway.sse import EventStream, events, whole
+from forgeline.serving.sockets import listen
 
 
 def create_app(engine: Engine, manifest: Manifest) -> FastAPI:
@@ -119,7 +119,7 @@ def main() -> None:
     serve = Serve.model_validate_json(arguments.settings.read_bytes())
     manifest = verify(arguments.bundle, serve.signing)
     listener = listen("127.0.0.1", arguments.port)
-    engine = made(serve.engine, arguments.bundle, manifest, signing=serve.signing)
+    engine = made(serve.engine, arguments.bundle, manifest, serve=serve)
     Server(engine, manifest, serve.drain_timeout).run(sockets=[listener])
     if engine.failure:
         raise engine.failure

@@ -6,11 +6,9 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,11 +18,11 @@ from forgeline.config.schema.serve.engine import Supervision
 from forgeline.errors import ForgelineError, ServingError
 from forgeline.serving.engines import GenerationRequest, Piece
 from forgeline.serving.engines.remote import Endpoint, Remote
+from forgeline.serving.restarts import Restarts
 
 logger = logging.getLogger("forgeline.engine")
 
 LOOK_EVERY = 0.5  # seconds
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # before a process is started again; doubled each time
 EXIT_SECONDS = 3.0  # that a process may take to be gone after what it had begun
 HARD_END = 10.0  # seconds that a killed process may take to be gone
 LAST_LINES = 4_096  # bytes at the end of the log, where a process says why it ended
@@ -35,13 +33,15 @@ class Program:
     """A server of the chat API that can be started here, and how it is spoken to.
 
     `command` is given the port to listen on, and is called in a thread at each start. A server that wants a key finds
-    one in the environment, as `key_variable`. `endpoint` has everything but the URL and the key.
+    one in the environment, as `key_variable`. `endpoint` has everything but the URL and the key; `url` is what they
+    are to the port.
     """
 
     command: Callable[[int], Sequence[str]]
     endpoint: Endpoint
     log: Path
     key_variable: str | None = None
+    url: Callable[[int], str] = "http://127.0.0.1:{}/v1".format
 
 
 class Supervised:
@@ -57,7 +57,6 @@ class Supervised:
         self._drain = drain
         self._remote = Remote(name, program.endpoint)  # of the running process; never ready before there is one
         self._last_piece = float("-inf")
-        self._process: asyncio.subprocess.Process | None = None
 
     @property
     def ready(self) -> bool:
@@ -92,31 +91,23 @@ class Supervised:
         """Yield the reply as it comes; closing the generator cancels it."""
         return self._remote.generate(request)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if one runs."""
-        if self._process is not None:
-            self._process.send_signal(number)
-
     async def _keep(self) -> None:
         """Run the process again and again, until it ends too often."""
-        bounds, ends = self._supervision, deque[float]()
+        bounds = self._supervision
+        restarts = Restarts(bounds.restarts, bounds.window)
         while True:
             try:
                 why = await self._run()
             except (ForgelineError, OSError) as fault:  # the command cannot be made, or not started
                 why = str(fault)
-            now = time.monotonic()
-            ends.append(now)
-            while ends[0] < now - bounds.window:
-                ends.popleft()
-            if len(ends) > bounds.restarts:
+            pause = restarts.pause()
+            if pause is None:
                 self.failure = ServingError(
-                    f"The engine {self.name} is given up after {len(ends)} ends in {bounds.window:g} s. The last: "
+                    f"The engine {self.name} is given up after {len(restarts)} ends in {bounds.window:g} s. The last: "
                     f"{why} Its log is {self._program.log}."
                 )
                 logger.error("%s", self.failure)
                 return
-            pause = min(FIRST_PAUSE * 2 ** (len(ends) - 1), LONGEST_PAUSE)
             logger.warning("the engine %s is started again in %.1f s: %s", self.name, pause, why)
             await asyncio.sleep(pause)
 
@@ -135,8 +126,8 @@ class Supervised:
                 env=os.environ | ({variable: key} if variable else {}),
                 start_new_session=True,
             )
-        endpoint = replace(self._program.endpoint, url=f"http://127.0.0.1:{port}/v1", key=key if variable else None)
-        self._last_piece, self._remote, self._process = self.last_piece, Remote(self.name, endpoint), process
+        endpoint = replace(self._program.endpoint, url=self._program.url(port), key=key if variable else None)
+        self._last_piece, self._remote = self.last_piece, Remote(self.name, endpoint)
         await self._remote.start()
         exited = asyncio.create_task(process.wait())
         try:
@@ -148,7 +139,6 @@ class Supervised:
             await asyncio.wait((exited,), timeout=self._drain + EXIT_SECONDS)
             raise
         finally:
-            self._process = None
             await self._remote.close()
             await _kill(process, exited)
 

@@ -1,9 +1,13 @@
-"""Serve what an order says: `python -m forgeline.serving.gateway --order PATH`."""
+"""Serve what an order says: `python -m forgeline.serving.gateway --order PATH`.
+
+It listens where the order says, or on the socket that it was passed, as systemd's socket activation does.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -15,22 +19,33 @@ from forgeline.serving.bundle import verify
 from forgeline.serving.engines.make import made_all
 from forgeline.serving.gateway import web
 from forgeline.serving.gateway.app import create_app
-from forgeline.serving.gateway.server import Server, listen
+from forgeline.serving.gateway.kept import Kept
+from forgeline.serving.gateway.server import Server
 from forgeline.serving.order import Order
+from forgeline.serving.sockets import inherited, listen
 
 
 def main() -> None:
     """Read the command line and serve until told to stop; a relative base model is found below the working folder."""
     parser = argparse.ArgumentParser(prog="python -m forgeline.serving.gateway", description="Serve a bundle.")
     parser.add_argument("--order", type=Path, required=True, help="what to serve and how, as `forgeline deploy` writes")
+    parser.add_argument("--keeper", type=int, help="the descriptor of the channel to the keeper that started it")
     arguments = parser.parse_args()
     order = Order.read(arguments.order)
     bundle, serve = order.bundle, order.serve
+    listeners = inherited()
     manifest = verify(bundle, serve.signing)
-    listener = listen(serve.host, serve.port)
+    if not listeners:
+        listeners = [listen(serve.host, serve.port)]
     page = web.stored_page(bundle, manifest.lineage.model)
     app = create_app(made_all(serve, bundle, manifest), manifest, serve, Path.cwd(), page, arguments.order)
-    Server(app, serve).serve_on(listener)
+    if arguments.keeper is None:
+        Server(app, serve).serve_on(*listeners)
+    else:
+        keeper = socket.socket(fileno=arguments.keeper)
+        keeper.set_inheritable(False)
+        shared, *trial = listeners
+        Kept(app, serve, keeper, shared).serve_on(*trial)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from forgeline.serving.engines import (
     RequestRefused,
 )
 from forgeline.serving.gateway.breaker import Breaker
+from forgeline.serving.gateway.exchange import Asking
 
 
 class EngineLate(EngineFailed, TimeoutError):
@@ -43,9 +44,9 @@ class Attempts:
         return has_model and (request.logprobs is None or self.engine.gives_logprobs)
 
     async def reply(
-        self, request: GenerationRequest, begin_by: float, end_by: float, stream: bool
+        self, request: GenerationRequest, begin_by: float, end_by: float, stream: bool, asking: Asking
     ) -> AsyncGenerator[Piece]:
-        """Yield the reply; times are the event loop's.
+        """Yield the reply, and note in `asking` how that went; times are the event loop's.
 
         Without a stream nothing is yielded before all is there, as one piece, so that an engine that breaks half-way
         can be asked again. The wait between tries is drawn from 0 to a doubling bound (full jitter; Brooker,
@@ -57,7 +58,7 @@ class Attempts:
         for tried in count(1):
             begun = False
             try:
-                async with aclosing(self._try(request, begin_by, end_by)) as pieces:
+                async with aclosing(self._try(request, begin_by, end_by, asking)) as pieces:
                     if not stream:
                         yield Piece.joined([piece async for piece in pieces])
                         return
@@ -71,9 +72,12 @@ class Attempts:
                 asked = isinstance(fault, EngineUnavailable) and fault.retry_after is not None  # to be left alone
                 if begun or late or asked or not self.engine.ready or tried == self._settings.tries:
                     raise
+            asking.faults += 1
             await asyncio.sleep(wait)
 
-    async def _try(self, request: GenerationRequest, begin_by: float, end_by: float) -> AsyncGenerator[Piece]:
+    async def _try(
+        self, request: GenerationRequest, begin_by: float, end_by: float, asking: Asking
+    ) -> AsyncGenerator[Piece]:
         if not self.engine.ready:
             self._tries.labels(self.name, "not_ready").inc()
             raise EngineUnavailable(f"The engine `{self.name}` is not ready.")
@@ -92,6 +96,9 @@ class Attempts:
                     if first:
                         first, in_time = False, time.monotonic() - started <= self._settings.breaker.slow
                         call.begun(in_time)
+                        asking.first = asking.age()
+                    if piece.finish_reason:
+                        asking.last = asking.age()
                     yield piece
                     # A caller that reads slowly is no fault of the engine's.
                     if not piece.finish_reason and asyncio.get_running_loop().time() >= end_by:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
@@ -11,16 +12,12 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from forgeline.config.schema import Sampling
 from forgeline.errors import ServingError
-from forgeline.serving.bundle import Manifest
-from forgeline.serving.engines import Engine, Piece, Usage
+from forgeline.serving.engines import Piece, Usage
 from forgeline.serving.gateway.access.routes import admit_model
-from forgeline.serving.gateway.cache import Cache
+from forgeline.serving.gateway.arm import Arm, Arms
 from forgeline.serving.gateway.exchange import Caller, Exchange
-from forgeline.serving.gateway.guards import Guards
 from forgeline.serving.gateway.interactions import Interactions
-from forgeline.serving.gateway.ladder import Ladder
 from forgeline.serving.gateway.limits import Limits
 from forgeline.serving.gateway.limits.allowances import UNIT
 from forgeline.serving.gateway.protocol import ApiError, ChatRequest, Completion, from_engine, from_validation
@@ -31,34 +28,25 @@ from forgeline.serving.gateway.telemetry.telemetry import Telemetry
 from forgeline.serving.gateway.telemetry.traces import Trace
 from forgeline.serving.gateway.traffic import Traffic
 
+logger = logging.getLogger("forgeline.gateway")
 TOKEN_BYTES = 3  # likely: English has 3.5 to 5 to a token, digits and other scripts 1 to 2
 MESSAGE_TOKENS = 16  # that a chat template may put around a message
 
 
 @dataclass(frozen=True)
 class Chat:
-    """What a chat request goes through; `engines` by name, the deployment's own first.
+    """What a chat request goes through; which of the `arms` answers is found when it comes.
 
     `tell_blocked` hears of every exchange that a guard blocked, once it is on record.
     """
 
-    manifest: Manifest
-    sampling: Sampling
-    engines: dict[str, Engine]
+    arms: Arms
     traffic: Traffic
     limits: Limits
-    guards: Guards
-    ladder: Ladder
-    cache: Cache
     interactions: Interactions
     reviews: Reviews
     telemetry: Telemetry
     tell_blocked: Callable[[Exchange], None]
-
-    @property
-    def engine(self) -> Engine:
-        """The deployment's own."""
-        return next(iter(self.engines.values()))
 
     def exchange(self, body: ChatRequest, caller: Caller, id_: str) -> Exchange:
         """Return the exchange that a request begins.
@@ -67,13 +55,14 @@ class Chat:
             ApiError: if the caller may not ask for its model, or there is none of that name.
         """
         admit_model(caller, body.model)
-        request = body.to_generation(self.engine, self.manifest.lineage.model, self.sampling)
-        return Exchange(id_, caller, request, stream=bool(body.stream))
+        arm = self.arms.chosen(caller, body)
+        return Exchange(id_, caller, arm.asked(body), bool(body.stream), asked=body, arm=arm, served=arm.served)
 
     def completion(self, exchange: Exchange) -> Completion:
-        """Return how its reply is put on the wire."""
-        model = exchange.request.model or self.manifest.lineage.model
-        return Completion(exchange.id, model, self.manifest.digest[:16], lambda: self._told(exchange))
+        """Return how its reply, whose first piece is there, is put on the wire."""
+        served = exchange.served
+        model = exchange.request.model or served.model
+        return Completion(exchange.id, model, served.bundle[:16], lambda: _told(exchange))
 
     async def reply(self, exchange: Exchange, fresh: bool = False, background: bool = False) -> AsyncGenerator[Piece]:
         """Yield what the caller may read; whatever comes of it is on record before its last piece, or error, is out.
@@ -140,16 +129,59 @@ class Chat:
                 turn = self.limits.admitted(exchange.caller, most, asked.max_tokens, background, likely)
                 admission = await held.enter_async_context(turn)
             exchange.headers = admission.headers
+            self._choose_again(exchange)
+            trial = exchange.arm is not self.arms.live
             try:
-                with trace.span("guards"):
-                    masks = await self.guards.inbound(exchange)
-                exchange.masked = True
-                answer = self._noted(exchange, trace, self.ladder.answer(exchange, cached=not fresh))
-                async with aclosing(self.guards.outbound(exchange, answer, masks)) as reply:
+                answer = self._tried(exchange, trace, fresh) if trial else self._by_arm(exchange, trace, fresh)
+                async with aclosing(answer) as reply:
                     async for piece in reply:
                         yield piece
             finally:
-                await asyncio.shield(admission.settle(exchange.usage if self._worked(exchange) else None))
+                await asyncio.shield(admission.settle(exchange.usage if _worked(exchange) else None))
+
+    def _choose_again(self, exchange: Exchange) -> None:
+        """Leave an arm that answers no more, though it did when the exchange began to wait for its turn."""
+        assert exchange.asked is not None  # noqa: S101
+        arm = self.arms.chosen(exchange.caller, exchange.asked)
+        if arm is not exchange.arm:
+            exchange.begin_again(arm)
+
+    async def _tried(self, exchange: Exchange, trace: Trace, fresh: bool) -> AsyncGenerator[Piece]:
+        """Yield what a challenger answers; if it fails before its first byte, what the live arm does."""
+        begun = False
+        try:
+            async with aclosing(self._by_arm(exchange, trace, fresh, trial=True)) as reply:
+                async for piece in reply:
+                    begun = True
+                    yield piece
+            return
+        except Exception as fault:
+            if begun or (isinstance(fault, ApiError) and fault.status_code < 500):
+                raise
+            logger.warning("version %s did not answer %s: %s", exchange.served.version, exchange.id, fault)
+        exchange.failed = True
+        exchange.begin_again(self.arms.live)
+        async with aclosing(self._by_arm(exchange, trace, fresh)) as reply:
+            async for piece in reply:
+                yield piece
+
+    async def _by_arm(
+        self, exchange: Exchange, trace: Trace, fresh: bool, trial: bool = False
+    ) -> AsyncGenerator[Piece]:
+        """Yield what the exchange's arm answers, through its guards; on trial, its own engine alone."""
+        arm = _arm(exchange)
+        arm.in_flight += 1
+        try:
+            with trace.span("guards"):
+                masks = await arm.guards.inbound(exchange)
+            exchange.masked = True
+            answer = arm.ladder.trial if trial else arm.ladder.answer
+            noted = self._noted(exchange, trace, answer(exchange, not fresh))
+            async with aclosing(arm.guards.outbound(exchange, noted, masks)) as reply:
+                async for piece in reply:
+                    yield piece
+        finally:
+            arm.in_flight -= 1
 
     async def _noted(self, exchange: Exchange, trace: Trace, answer: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
         """Pass an answer on; note what was used so far, for a reply may be cut at any piece."""
@@ -191,28 +223,36 @@ class Chat:
                 raise ApiError(503, message, "review_unavailable", retry_after=5) from fault
             exchange.held = self.reviews.waits(why)
         if not (exchange.held or fresh):
-            await self.cache.keep(exchange)
+            await _arm(exchange).cache.keep(exchange)
 
     async def _over(self, exchange: Exchange, trace: Trace, status: int, error: str | None) -> None:
         if not exchange.masked:  # what was refused before that leaves no words behind
             exchange.request = replace(exchange.request, messages=[])
-        used = exchange.usage if self._worked(exchange) else None
+        used = exchange.usage if _worked(exchange) else None
         cost = self.limits.price(used) / UNIT if used else 0.0
+        self.arms.over(exchange, error)
         self.telemetry.answered(exchange, trace, error, cost)
         await self.interactions.record(exchange, status, error, cost)
         if any(verdict.action == "block" for verdict in exchange.verdicts):
             self.tell_blocked(exchange)
 
-    def _worked(self, exchange: Exchange) -> bool:
-        """Whether an engine did: what it wrote before costs nothing again."""
-        return exchange.rung in self.engines
 
-    def _told(self, exchange: Exchange) -> dict[str, Any]:
-        """Return what the answer says beside OpenAI's fields."""
-        verdicts = [
-            {"guard": each.guard, "side": each.side, "action": each.action, "detail": each.detail}
-            for each in exchange.verdicts
-            if each.action != "pass"
-        ]
-        told = {"version": self.manifest.lineage.version, "rung": exchange.rung, "ticket": exchange.ticket}
-        return {**told, "facts": list(exchange.facts), "verdicts": verdicts}
+def _arm(exchange: Exchange) -> Arm:
+    assert exchange.arm is not None  # noqa: S101
+    return exchange.arm
+
+
+def _worked(exchange: Exchange) -> bool:
+    """Whether an engine did: what it wrote before costs nothing again."""
+    return exchange.rung in _arm(exchange).engines
+
+
+def _told(exchange: Exchange) -> dict[str, Any]:
+    """Return what the answer says beside OpenAI's fields."""
+    verdicts = [
+        {"guard": each.guard, "side": each.side, "action": each.action, "detail": each.detail}
+        for each in exchange.verdicts
+        if each.action != "pass"
+    ]
+    told = {"version": exchange.served.version, "rung": exchange.rung, "ticket": exchange.ticket}
+    return {**told, "facts": list(exchange.facts), "verdicts": verdicts}

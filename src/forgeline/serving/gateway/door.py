@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from forgeline.serving.gateway.exchange import fresh
+from forgeline.serving.gateway.exchange import Exchange, Served, fresh
 from forgeline.serving.gateway.protocol import ApiError
 from forgeline.serving.gateway.telemetry.telemetry import Telemetry
 from forgeline.serving.gateway.traffic import Traffic
@@ -19,15 +19,23 @@ ROUTES = {"/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics
 
 
 class Door:
-    """ASGI middleware; `headers` go on every response, `bodies` are the most bytes a body may have, by path."""
+    """ASGI middleware; every response names the bundle that gave it, or else the `live` one.
+
+    `bodies` are the most bytes a body may have, by path.
+    """
 
     def __init__(
-        self, app: ASGIApp, traffic: Traffic, telemetry: Telemetry, headers: dict[str, str], bodies: Mapping[str, int]
+        self,
+        app: ASGIApp,
+        traffic: Traffic,
+        telemetry: Telemetry,
+        live: Callable[[], Served],
+        bodies: Mapping[str, int],
     ) -> None:
         self._app = app
         self._traffic = traffic
         self._telemetry = telemetry
-        self._headers = headers
+        self._live = live
         self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +52,9 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update({**self._headers, "x-request-id": request_id})
+                exchange: Exchange | None = scope["state"].get("exchange")
+                served = exchange.served if exchange else self._live()
+                MutableHeaders(scope=message).update({**served.headers, "x-request-id": request_id})
             await send(message)
 
         self._traffic.in_flight += 1

@@ -13,7 +13,6 @@ from sqlalchemy import Boolean, Column, Float, Integer, RowMapping, Select, Stri
 from sqlalchemy.exc import DBAPIError
 
 from forgeline.config.schema.serve.seen import Seen
-from forgeline.serving.bundle import Manifest
 from forgeline.serving.gateway.exchange import Exchange, fresh
 from forgeline.serving.gateway.pages import After, Id, Limit, Name, Since, newest_first, page
 from forgeline.serving.gateway.protocol import ApiError
@@ -52,15 +51,9 @@ JSON_COLUMNS = ("verdicts", "facts", "messages")
 class Interactions:
     """What is written of each exchange, under the policy `seen`."""
 
-    def __init__(self, store: Store, seen: Seen, manifest: Manifest) -> None:
+    def __init__(self, store: Store, seen: Seen) -> None:
         self._store = store
         self._seen = seen
-        self._served = {
-            "version": manifest.lineage.version,
-            "bundle": manifest.digest,
-            "run": manifest.lineage.mlflow_run,
-        }
-        self._model = manifest.lineage.model
 
     def check(self) -> None:
         """Raise ApiError 503 while nothing can be written and the policy is to refuse then."""
@@ -84,15 +77,17 @@ class Interactions:
 
     def _row(self, exchange: Exchange, status: int, error: str | None, cost: float) -> dict[str, Any]:
         sampled = is_sampled(exchange.id, self._seen.sample)
-        usage = exchange.usage
+        usage, served = exchange.usage, exchange.served
         return {
             "key": fresh(),
             "id": exchange.id,
             "at": time.time() - exchange.age(),
             "caller": exchange.caller.id,
             "tenant": exchange.caller.tenant,
-            "model": exchange.request.model or self._model,
-            **self._served,
+            "model": exchange.request.model or served.model,
+            "version": served.version,
+            "bundle": served.bundle,
+            "run": served.run,
             "rung": exchange.rung,
             "engine": None if exchange.rung in NOT_ENGINES else exchange.rung,
             "stream": exchange.stream,

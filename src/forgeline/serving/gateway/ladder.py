@@ -23,7 +23,7 @@ from forgeline.serving.engines import (
 from forgeline.serving.gateway.attempts import Attempts
 from forgeline.serving.gateway.cache import Cache
 from forgeline.serving.gateway.cache.flight import Flights
-from forgeline.serving.gateway.exchange import Exchange
+from forgeline.serving.gateway.exchange import Asking, Exchange
 from forgeline.serving.gateway.store import StoreFailed
 
 logger = logging.getLogger("forgeline.gateway")
@@ -105,6 +105,26 @@ class Ladder:
                 fault = found
         raise fault
 
+    async def trial(self, exchange: Exchange, cached: bool = True) -> AsyncGenerator[Piece]:
+        """Yield what the deployment's own engine answers, or has answered; another arm has the rest of the time.
+
+        Raises:
+            RequestRefused, EngineUnavailable, EngineFailed: if it does not.
+        """
+        if cached and (hit := await self._cache.find(exchange)):
+            yield self._given(exchange, hit.rung, hit.reply)
+            return
+        deadline = asyncio.get_running_loop().time() + self._timeout - exchange.age()
+        if not exchange.stream:  # it can be asked for anew to the end
+            deadline -= (self._timeout - exchange.age()) / 2
+        begun = False
+        async with aclosing(self._engine(self._asked[0], 2, exchange, deadline, cached)) as pieces:
+            async for piece in pieces:
+                begun = True
+                yield piece
+        if not begun:
+            raise EngineUnavailable(f"The engine `{self._asked[0].name}` has not what this request asks for.")
+
     async def _engine(
         self, attempts: Attempts, engines_left: int, exchange: Exchange, deadline: float, cached: bool
     ) -> AsyncGenerator[Piece]:
@@ -115,7 +135,8 @@ class Ladder:
         until = deadline - self._timeout * (1 - FOR_ENGINES)
         begin_by = now + min(self._settings.patience, (until - now) / engines_left)
         end_by = deadline if exchange.stream else until
-        ask = partial(attempts.reply, request, begin_by, end_by, exchange.stream)
+        exchange.asking = Asking()
+        ask = partial(attempts.reply, request, begin_by, end_by, exchange.stream, exchange.asking)
         if cached and self._cache.shares(request):
             key = (attempts.name, exchange.stream, self._cache.key(exchange))
             if key in self._flights:

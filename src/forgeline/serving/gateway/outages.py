@@ -14,14 +14,14 @@ LOOK_EVERY = 0.5  # seconds
 Told = Callable[[Literal["engine.down", "engine.up"], str], None]
 
 
-async def watch(engines: Mapping[str, Engine], tell: Told) -> None:
-    """Look at all engines for ever; one is down if it was ready and is not, or if it is given up.
+async def watch(engines: Callable[[], Mapping[str, Engine]], tell: Told) -> None:
+    """Look at all engines there are, for ever; one is down if it was ready and is not, or if it is given up.
 
     An engine that still loads is not down.
     """
     up: dict[str, bool] = {}
     while True:
-        for name, engine in engines.items():
+        for name, engine in engines().items():
             if engine.ready and up.get(name) is False:
                 logger.warning("the engine %s is back", name)
                 tell("engine.up", name)

@@ -26,7 +26,6 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from forgeline.config.schema.serve.people import Review
-from forgeline.serving.bundle import Manifest
 from forgeline.serving.gateway.exchange import Caller, Exchange
 from forgeline.serving.gateway.interactions import as_text, is_sampled, plain
 from forgeline.serving.gateway.protocol import ApiError
@@ -81,12 +80,10 @@ class Reviews:
         self,
         store: Store,
         policy: Review,
-        manifest: Manifest,
         tell: Callable[[Event, dict[str, Any], str], None] = lambda event, review, tenant: None,
     ) -> None:
         self.store = store
         self.policy = policy
-        self._served = {"version": manifest.lineage.version, "model": manifest.lineage.model}
         self._tell = tell
 
     def due(self, exchange: Exchange) -> Why | None:
@@ -120,7 +117,8 @@ class Reviews:
             "at": time.time(),
             "caller": exchange.caller.id,
             "tenant": exchange.caller.tenant,
-            **self._served,
+            "version": exchange.served.version,
+            "model": exchange.served.model,
             "why": why,
             "risk": _risk(exchange) if exchange.reply else NO_REPLY,
             "wait": self.waits(why),

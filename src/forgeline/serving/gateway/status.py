@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from forgeline.serving.bundle import Manifest
 from forgeline.serving.engines import Engine
+from forgeline.serving.gateway.arm import Arms
 from forgeline.serving.gateway.exchange import Exchange
 from forgeline.serving.gateway.reviews import Reviews
 from forgeline.serving.gateway.store import Store, StoreFailed
@@ -103,8 +103,7 @@ class LastHour:
 
 def router(
     hour: LastHour,
-    manifest: Manifest,
-    engines: dict[str, Engine],
+    arms: Arms,
     traffic: Traffic,
     store: Store,
     reviews: Reviews,
@@ -129,8 +128,8 @@ def router(
             "at": time.time(),
             "started_at": started,
             "draining": traffic.draining,
-            "deployment": {**manifest.lineage.model_dump(), "bundle": manifest.digest},
-            "engines": [_engine(name, engine) for name, engine in engines.items()],
+            "deployment": {**arms.live.manifest.lineage.model_dump(), "bundle": arms.live.served.bundle},
+            "engines": [_engine(name, engine) for name, engine in arms.live.engines.items()],
             **shown,
             "reviews": waiting,
             "store": {

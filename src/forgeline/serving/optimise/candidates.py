@@ -33,7 +33,6 @@ from forgeline.serving.variant import Form
 BUNDLE = "bundle"  # where a variant that is a bundle itself lies in its folder
 TIMEOUTS = Timeouts(first=1200, between=600)  # all test prompts are asked at once, and nobody waits
 PRUNING = "1"  # raise it when what `prune` does changes
-GGUF = "1"  # and when what is written as GGUF does
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _served(
 
     def engine() -> Supervised:
         settings = Transformers(process=True, timeouts=TIMEOUTS)
-        engine = made(settings, bundle, manifest, f"trial-{name}", 1.0)
+        engine = made(settings, bundle, manifest, f"trial-{name}", config.serve)
         assert isinstance(engine, Supervised)  # noqa: S101
         return engine
 
@@ -152,7 +151,7 @@ def _gguf(config: Config, bundle: Path, manifest: Manifest, name: str, form: Ggu
         edge.model_files(language_model, manifest, out, form.weights)
 
     signing = config.serve.signing
-    folder = variants.make(Form("gguf", form.weights, GGUF), bundle, manifest, config.root, write, signing)
+    folder = variants.make(edge.form(form.weights), bundle, manifest, config.root, write, signing)
     runner = config.root / config.optimise.llama / edge.RUNNER.name  # its packages are found beside it
     runner.write_text(edge.RUNNER.read_text(encoding="utf-8"), encoding="utf-8")
     command = ("node", str(runner.resolve()), "--folder", str(folder))

@@ -38,27 +38,22 @@ def write(comparison: Comparison, path: Path) -> Path:
 
 def _sections(comparison: Comparison) -> list[Section]:
     metric, most = comparison.metric, max(comparison.clients)
-    words = (
-        f"Greedy replies to {comparison.test_prompts} frozen test prompts, compared with the bundle's own, prompt by "
-    )
+    words = f"Greedy replies to {comparison.test_prompts} frozen test prompts, compared with the bundle's own, prompt "
     words += (
-        f"prompt. Tokens a second are medians of {comparison.rounds} rounds in which the variants took turns on the "
+        f"by prompt. Tokens a second are medians of {comparison.rounds} rounds in which the variants took turns on "
     )
-    words += "same prompts, each in processes of its own. Processor seconds say more than tokens a second where other "
-    words += "work shared the machine."
+    words += "the same prompts, each in processes of its own. Processor time says more than they do where other work "
+    words += "shared the machine."
     table: list[tuple[Cell, ...]] = [
         (Code(one.name), one.state, *map(Number, _figures(comparison, one))) for one in comparison.outcomes
     ]
+    along = f"core seconds a 1,000 tokens, {most} clients"
     drawn = [
-        _against(
-            comparison, f"{metric} against processor time", f"core seconds a 1,000 tokens, {most} clients", "time"
-        ),
-        _against(comparison, f"{metric} against size", "MB on disk", "size"),
+        _against(comparison, f"{metric} and processor time", along, "time"),
+        _against(comparison, f"{metric} and size", "MB on disk", "size"),
     ]
-    caption = (
-        "Green: admitted by policy.admission. Orange: refused. Blue: the bundle. Up and left is better; a line is "
-    )
-    caption += "the difference's interval."
+    caption = "Green: admitted by policy.admission. Orange: refused. Blue: the bundle. Up and left is better; a line "
+    caption += "is the difference's interval."
     origin: list[tuple[Cell, ...]] = [
         (Code(one.name), Code(one.digest[:16]), one.runtime, Code(Path(one.folder).name)) for one in comparison.outcomes
     ]

@@ -8,6 +8,7 @@ from forgeline.config.schema.serve.scaling import Scaling
 from forgeline.errors import ServingError
 
 ONGOING = "forgeline_ongoing_requests"  # the gateway's own count; autoscaling is on the sum over all gateways
+POLICY = "forgeline.serving.scaling.policy:Policy"
 POLL_SECONDS = 15
 LATENCY_WINDOW = "1m"  # of the time to the first token: Prometheus needs four scrapes for a rate
 
@@ -76,7 +77,8 @@ def keda(scaling: Scaling, deployment: str) -> dict[str, Any]:
 
 
 def ray(scaling: Scaling) -> dict[str, Any]:
-    """Return the arguments of Ray Serve's AutoscalingConfig."""
+    """Return the arguments of Ray Serve's AutoscalingConfig, as values of JSON."""
+    own = {"policy_function": POLICY, "policy_kwargs": {"scaling": scaling.model_dump(mode="json")}}
     return {
         "min_replicas": scaling.min_replicas,
         "max_replicas": scaling.max_replicas,
@@ -85,7 +87,14 @@ def ray(scaling: Scaling) -> dict[str, Any]:
         "upscale_delay_s": scaling.up_delay,
         "downscale_delay_s": scaling.down_delay,
         "downscale_to_zero_delay_s": scaling.idle,
+        "metrics_interval_s": report_seconds(scaling),
+        **({"policy": own} if scaling.schedule or scaling.first_token is not None else {}),
     }
+
+
+def report_seconds(scaling: Scaling) -> float:
+    """Return how often a Ray proxy tells the controller of its requests; Ray warns of windows that are no longer."""
+    return min(10.0, scaling.window / 5)
 
 
 def skypilot(scaling: Scaling) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from forgeline.serving.bundle import Manifest
 FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, by target
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
+    "edge": "forgeline.serving.targets.edge:Edge",
+    "systemd": "forgeline.serving.targets.systemd:Systemd",
 }
 
 
@@ -114,6 +116,14 @@ def named(name: str) -> Target:
         raise ServingError(f"There is no target {name}; there are: {', '.join(TARGETS)}{hint}")
     module, _, kind = TARGETS[name].partition(":")
     return cast(Target, getattr(importlib.import_module(module), kind)())
+
+
+def answering(root: Path, target: str) -> str:
+    """Return the URL at which a target's deployment answers; raise ServingError if nothing is deployed there."""
+    running = named(target).status(root)
+    if running is None or running.url is None or running.health == "gone":
+        raise ServingError(f"Nothing is deployed to {target}: run `forgeline deploy`.")
+    return running.url
 
 
 def refuse(target: str, faults: Sequence[str]) -> NoReturn:

@@ -13,6 +13,7 @@ from forgeline.config.schema.serve.guards import Guards
 from forgeline.config.schema.serve.ladder import Cache, Ladder
 from forgeline.config.schema.serve.limits import Limits
 from forgeline.config.schema.serve.people import People
+from forgeline.config.schema.serve.rollout import Rollout
 from forgeline.config.schema.serve.scaling import Scaling
 from forgeline.config.schema.serve.seen import Seen
 from forgeline.config.schema.serve.signing import Signing
@@ -27,6 +28,7 @@ __all__ = [
     "Limits",
     "Parity",
     "People",
+    "Rollout",
     "Sampling",
     "Scaling",
     "Seen",
@@ -71,6 +73,7 @@ class Serve(Section):
     cache: Cache = Cache()
     seen: Seen = Seen()
     people: People = People()
+    rollout: Rollout = Rollout()
     signing: Signing = Signing()
     drain_timeout: Seconds = 30.0
     targets: Targets = Targets()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from forgeline.config.schema.section import Positive, Seconds, Section
 
@@ -98,29 +98,18 @@ class Vllm(Section):
 class Ray(Section):
     """Replicas of the embedded engine under Ray Serve, each with so many processors and GPUs.
 
-    There are `replicas` of them, and up to `max_replicas` while each has more than `target_ongoing_requests`; more
-    come after that lasted for `up_delay` seconds, and fewer after it has not for `down_delay`. `address` is of a
-    running cluster; a cluster of this machine alone is started, if it is not given.
+    How many there are says `serve.scaling`. `address` is of a running cluster, whose HTTP proxy listens at `proxy`;
+    a cluster of this machine alone is started, if it is not given.
     """
 
     name: Literal["ray"]
     replica: Transformers = Transformers()
-    replicas: Positive = 2
-    max_replicas: Positive = 4
-    target_ongoing_requests: Positive = 8
-    up_delay: Seconds = 10.0
-    down_delay: Seconds = 300.0
     cpus: Annotated[float, Field(ge=0)] = 1.0
     gpus: Annotated[float, Field(ge=0)] = 0.0
     address: str | None = None
+    proxy: Annotated[str, Field(pattern=r"^[^\s:/]+:\d+$")] = "127.0.0.1:8000"
     timeouts: Timeouts = Timeouts()
     supervision: Supervision = Supervision()
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Ray:
-        if self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas is {self.max_replicas}, fewer than the {self.replicas} replicas")
-        return self
 
 
 Engine = Annotated[Transformers | Remote | Openvino | Vllm | Ray, Field(discriminator="name")]

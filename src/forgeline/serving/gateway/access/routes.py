@@ -33,6 +33,8 @@ RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("GET POST", "/v1/reviews/*", ("reviewer",)),
     ("GET", "/metrics", ("operator",)),
     ("GET", "/v1/status", ("operator",)),
+    ("GET POST", "/v1/rollout", ("operator",)),
+    ("POST", "/v1/rollout/*", ("operator",)),
     ("GET POST", "/v1/webhooks", ("operator",)),
     ("GET POST PUT DELETE", "/v1/webhooks/*", ("operator",)),
     ("GET", "/v1/interactions", ("auditor",)),

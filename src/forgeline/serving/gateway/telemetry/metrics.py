@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from forgeline.serving.bundle import Manifest
 from forgeline.serving.gateway.exchange import Exchange
 from forgeline.serving.gateway.store import Store
 from forgeline.serving.gateway.telemetry.traces import Traces
@@ -38,7 +37,7 @@ class Bounded:
 class Metrics:
     """The gateway's counters; `depth` tells how many requests wait. Other rooms add theirs to `registry`."""
 
-    def __init__(self, manifest: Manifest, depth: Callable[[], int]) -> None:
+    def __init__(self, model: str, depth: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("forgeline_requests", "Answered requests.", ["route", "status"], registry=registry)
         self.seconds = Histogram(
@@ -58,10 +57,7 @@ class Metrics:
         )
         self.cost = Counter("forgeline_cost", "Price of what was used.", ["model"], registry=registry)
         Gauge("forgeline_queue_depth", "Requests that wait for the engine.", registry=registry).set_function(depth)
-        Info("forgeline_deployment", "What is served.", registry=registry).info(
-            {**manifest.lineage.model_dump(), "bundle": manifest.digest}
-        )
-        self._own = manifest.lineage.model
+        self._own = model
         self._model, self._code, self._guard = Bounded(), Bounded(), Bounded()
 
     def watch(self, store: Store, traces: Traces) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import IO
 
 from forgeline.config.schema.serve.seen import Seen
-from forgeline.serving.bundle import Manifest
 from forgeline.serving.gateway.exchange import Caller, Exchange
 from forgeline.serving.gateway.status import LastHour
 from forgeline.serving.gateway.store import Store
@@ -19,12 +18,12 @@ class Telemetry:
     """`depth` tells how many requests wait for the engine; log lines go to `stream`, standard output if not given."""
 
     def __init__(
-        self, seen: Seen, manifest: Manifest, store: Store, depth: Callable[[], int], stream: IO[str] | None = None
+        self, seen: Seen, model: str, store: Store, depth: Callable[[], int], stream: IO[str] | None = None
     ) -> None:
         self.hour = LastHour()
-        self.traces = Traces(seen, manifest)
+        self.traces = Traces(seen)
         self.log = RequestLog(stream)
-        self.metrics = Metrics(manifest, depth)
+        self.metrics = Metrics(model, depth)
         self.metrics.watch(store, self.traces)
 
     def answered(self, exchange: Exchange, trace: Trace, error: str | None = None, cost: float = 0.0) -> None:

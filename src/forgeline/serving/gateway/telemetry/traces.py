@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forgeline.config.schema.serve.seen import Seen
-from forgeline.serving.bundle import Manifest
 from forgeline.serving.gateway.exchange import Caller, Exchange, fresh
 from forgeline.serving.gateway.telemetry.otlp import Exporter
 
@@ -67,15 +66,9 @@ class Trace:
 class Traces:
     """Sends each finished trace to `seen.traces`; texts, which are masked, go with it if `seen.trace_texts`."""
 
-    def __init__(self, seen: Seen, manifest: Manifest) -> None:
+    def __init__(self, seen: Seen) -> None:
         self._texts = seen.trace_texts
-        self._model = manifest.lineage.model
-        self._served = {
-            "forgeline.version": manifest.lineage.version,
-            "forgeline.bundle": manifest.digest,
-            "forgeline.run": manifest.lineage.mlflow_run,
-        }
-        resource = {"service.name": "forgeline", "service.version": manifest.lineage.version}
+        resource = {"service.name": "forgeline"}
         self.exporter = Exporter(seen.traces, seen.trace_headers, resource) if seen.traces else None
 
     def ended(self, trace: Trace, exchange: Exchange, error: str | None, cost: float) -> None:
@@ -83,7 +76,7 @@ class Traces:
         if self.exporter is None:
             return
         root = trace.root
-        model = exchange.request.model or self._model
+        model = exchange.request.model or exchange.served.model
         root.name, root.ended, root.error = f"chat {model}", time.time_ns(), error
         root.attributes = {
             name: value
@@ -134,7 +127,9 @@ class Traces:
             "forgeline.cost": float(cost),
             "forgeline.first_token": exchange.first_token,
             "forgeline.verdicts": found or None,
-            **self._served,
+            "forgeline.version": exchange.served.version,
+            "forgeline.bundle": exchange.served.bundle,
+            "forgeline.run": exchange.served.run,
         }
 
 

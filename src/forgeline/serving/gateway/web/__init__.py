@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -30,8 +31,8 @@ class _File:
     tag: str
 
 
-def router(page: Page) -> APIRouter:
-    """Return the routes `/`, `/assets/*` (both open to anyone) and `/page/settings` (any role).
+def router(page: Callable[[], Page]) -> APIRouter:
+    """Return the routes `/`, `/assets/*` (both open to anyone) and `/page/settings` (any role), of the page as it is.
 
     Of the caller in `request.state.caller`, the page is told the id and the roles; without one, none.
     """
@@ -52,7 +53,7 @@ def router(page: Page) -> APIRouter:
     async def settings(http: Request) -> dict[str, Any]:
         caller = getattr(http.state, "caller", None)
         who = {"id": caller.id, "roles": sorted(caller.roles)} if caller else {"id": "", "roles": []}
-        return {**page.model_dump(mode="json"), "caller": who}
+        return {**page().model_dump(mode="json"), "caller": who}
 
     return routes
 

@@ -2,6 +2,7 @@
 
 import { chart } from "./chart.js";
 import { ago, at, heard, make, notice, refill, time } from "./dom.js";
+import * as rollout from "./rollout.js";
 import { json } from "./session.js";
 
 const REFRESH_MS = 5000;
@@ -21,6 +22,7 @@ export const close = () => clearInterval(timer);
 async function load() {
   try {
     last = await json("/v1/status");
+    await rollout.load();
     notice("");
   } catch (fault) {
     notice(`${fault.message} What is shown is not of now.`);
@@ -103,4 +105,5 @@ function table(title, headings, rows) {
       : make("p", { class: "soft" }, "None."));
 }
 
+rollout.start(load);
 addEventListener("resize", () => last && !at("status").hidden && show());
