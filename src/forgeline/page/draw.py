@@ -12,6 +12,7 @@ HEIGHT = 150  # of a histogram's columns and of curves, in pixels
 BUCKETS = 200  # of a long curve: each shows its least and its greatest value
 MARKED = 40  # points of a series that are few enough to be marked each
 TICKS = 5
+LINE, NAME_ROOM = 13, 0.2  # of a name in a scatter: pixels, and a share of the width
 
 
 def bars(chart: Bars) -> str:
@@ -147,14 +148,19 @@ def scatter(chart: Scatter) -> str:
         for at in (stride * number for number in range(round(last / stride) + 1))
     )
     marks = []
-    for label, at, least, middle, most, tone in chart.points:
+    names: list[tuple[float, float]] = []  # how far along and down
+    for label, at, least, middle, most, tone in sorted(chart.points, key=lambda point: -point[3]):
         place = f"{_number(100 * at / last)}%"
         side, shift = ("end", -8) if at > last * 0.7 else ("start", 8)
+        beside = float(down(middle)) + 4
+        while any(abs(at - along) < last * NAME_ROOM and abs(beside - below) < LINE for along, below in names):
+            beside += LINE
+        names.append((at, beside))
         marks.append(
             f'<line class="{tone}" x1="{place}" x2="{place}" y1="{down(least)}" y2="{down(most)}"/>'
             f'<circle class="{tone}" cx="{place}" cy="{down(middle)}" r="4"><title>{escape(label)}: {middle:.2f} '
             f"[{least:.2f}, {most:.2f}] at {at:,.4g}</title></circle>"
-            f'<text class="{side}" x="{place}" dx="{shift}" y="{float(down(middle)) + 4:g}">{escape(label)}</text>'
+            f'<text class="{side}" x="{place}" dx="{shift}" y="{beside:g}">{escape(label)}</text>'
         )
     return (
         f'<div class="chart scatter"><h4>{escape(chart.title)}</h4>'

@@ -102,9 +102,10 @@ def texts(manifest: Manifest) -> dict[str, str]:
     }
     readme = f"""# {lineage.model} version {lineage.version}, for a device without Python
 
-Needs Node {NODE} or newer. `npm install` brings llama.cpp, built for this kind of processor.
+Needs Node {NODE} or newer. The last word names llama.cpp's build for your processor: `linux-x64` was run; there are
+`linux-arm64`, `mac-arm64-metal`, `win-x64` and others.
 
-    npm install --ignore-scripts
+    npm install --ignore-scripts --omit=optional --no-save @node-llama-cpp/linux-x64@{NODE_LLAMA}
     node run.mjs "a question"
     node run.mjs --port 8700      # then POST /v1/chat/completions on 127.0.0.1
 

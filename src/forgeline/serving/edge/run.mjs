@@ -1,7 +1,7 @@
 // Answers from a folder that holds model.gguf, chat_template.jinja and generation.json.
 //   node run.mjs "a question"        prints the greedy reply
 //   node run.mjs --port 8700         serves /v1/chat/completions on loopback, several requests at once
-// Needs Node 20 and the package node-llama-cpp (package.json says which release); no Python. Where the folder has a
+// Needs Node 20 and the package node-llama-cpp (README.md says how to get it); no Python. Where the folder has a
 // manifest.json, every file is held against its sha256 first.
 import {createHash} from "node:crypto";
 import {createServer} from "node:http";

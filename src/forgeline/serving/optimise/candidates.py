@@ -170,8 +170,9 @@ def llama(environment: Path) -> str:
     package = environment / "node_modules" / "node-llama-cpp" / "package.json"
     if not shutil.which("node") or not package.is_file():
         raise ServingError(
-            f"llama.cpp is not there: install Node {edge.NODE}, then `npm install --ignore-scripts --prefix "
-            f"{environment} node-llama-cpp@{edge.NODE_LLAMA}`."
+            f"llama.cpp is not there: install Node {edge.NODE}, then `npm install --ignore-scripts --omit=optional "
+            f"--prefix {environment} node-llama-cpp@{edge.NODE_LLAMA} @node-llama-cpp/linux-x64@{edge.NODE_LLAMA}`, or "
+            "what fits your processor."
         )
     return f"node-llama-cpp {json.loads(package.read_text(encoding='utf-8'))['version']}"
 

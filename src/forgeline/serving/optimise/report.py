@@ -14,8 +14,8 @@ TONES: dict[str, Tone] = {"parent": "plain", "admitted": "good", "refused": "los
 
 def headings(comparison: Comparison) -> tuple[str, ...]:
     """Return the headings of the table."""
-    rates = (f"tokens/s, {clients} client{'s' * (clients > 1)}" for clients in comparison.clients)
-    return ("variant", "state", "MB", *rates, "core s a 1,000 tokens", "peak GB", comparison.metric, "to the bundle")
+    rates = (f"tokens/s of {clients}" for clients in comparison.clients)
+    return ("variant", "state", "MB", *rates, "core s", "GB", comparison.metric, "to the bundle")
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -25,7 +25,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 def reasons(comparison: Comparison) -> list[str]:
     """Return a sentence for each variant that may not serve, or is not there."""
-    return [f"{one.name} is {one.state}: {one.why}" for one in comparison.outcomes if one.why]
+    return [f"{one.name}, {one.state}: {one.why}" for one in comparison.outcomes if one.why]
 
 
 def write(comparison: Comparison, path: Path) -> Path:
@@ -39,11 +39,9 @@ def write(comparison: Comparison, path: Path) -> Path:
 def _sections(comparison: Comparison) -> list[Section]:
     metric, most = comparison.metric, max(comparison.clients)
     words = f"Greedy replies to {comparison.test_prompts} frozen test prompts, compared with the bundle's own, prompt "
-    words += (
-        f"by prompt. Tokens a second are medians of {comparison.rounds} rounds in which the variants took turns on "
-    )
-    words += "the same prompts, each in processes of its own. Processor time says more than they do where other work "
-    words += "shared the machine."
+    words += f"by prompt. Tokens a second, with so many clients at once, are medians of {comparison.rounds} rounds in "
+    words += "which the variants took turns on the same prompts, each in processes of its own. Core seconds are of "
+    words += f"1,000 tokens to {most} clients: they say more where other work shared the machine. Memory is the peak."
     table: list[tuple[Cell, ...]] = [
         (Code(one.name), one.state, *map(Number, _figures(comparison, one))) for one in comparison.outcomes
     ]
