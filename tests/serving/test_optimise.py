@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny_openvino
 from scene import HELLO, PROJECT, PROMPTS
+from test_openvino import environment
 
 from forgeline.config import Config
 from forgeline.config.schema import Gate, Optimise
@@ -110,9 +112,11 @@ def test_the_recipe_is_read_by_the_shell_and_fits_the_model(fresh: LanguageModel
 
 
 def test_variants_are_made_judged_measured_and_told_of(
-    copied: Path, judging: Config, monkeypatch: pytest.MonkeyPatch
+    copied: Path, judging: Config, fresh: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(judging.root)
+    exported = judging.root / "exported"
+    tiny_openvino.write(tiny_openvino.Tiny(len(fresh.tokenizer)), exported)
     forms = {
         "structured": {"kind": "structured", "share": 0.25},
         "gguf": {"kind": "gguf", "weights": "q8_0"},
@@ -120,14 +124,22 @@ def test_variants_are_made_judged_measured_and_told_of(
         "tensorrt-llm": {"kind": "tensorrt"},
     }
     settings = Optimise.model_validate(
-        {"rounds": 2, "clients": [1, 2], "prompts": 2, "max_tokens": 4, "variants": forms}
+        {
+            "rounds": 2,
+            "clients": [1, 2],
+            "prompts": 2,
+            "max_tokens": 4,
+            "variants": forms,
+            "openvino": str(environment(judging.root, exported)),
+        }
     )
     config = judging.model_copy(update={"optimise": settings})
     with pytest.raises(ServingError, match="run `forgeline optimise`"):
         kept(config.root, copied)
     found = {one.name: one for one in optimise(config, copied, PROMPTS[:1]).outcomes}
-    assert [one.state for one in found.values()] == ["parent", "admitted", "absent", "absent", "recipe"]
-    assert "npm install" in found["gguf"].why and "python -m venv" in found["int8"].why
+    assert [one.state for one in found.values()] == ["parent", "admitted", "absent", "admitted", "recipe"]
+    assert "npm install" in found["gguf"].why
+    assert found["int8"].cost is not None and found["int8"].runtime.startswith("2026")
     smaller = found["structured"]
     assert smaller.cost is not None and smaller.difference is not None
     assert {clients: len(rates) for clients, rates in smaller.cost.rates.items()} == {1: 2, 2: 2}
@@ -141,9 +153,9 @@ def test_variants_are_made_judged_measured_and_told_of(
     admission = variants.known(folder)
     assert admission is not None and admission.refusal is None
     comparison = kept(config.root, copied)
-    assert [row[1] for row in report.rows(comparison)] == ["parent", "admitted", "absent", "absent", "recipe"]
+    assert [row[1] for row in report.rows(comparison)] == ["parent", "admitted", "absent", "admitted", "recipe"]
     page = report.write(comparison, page_of(config.root, copied)).read_text()
-    assert page.count("<circle") == 4 and "structured" in page and "needs an NVIDIA GPU" in page
+    assert page.count("<circle") == 6 and "structured" in page and "needs an NVIDIA GPU" in page
 
 
 def test_an_edge_package_is_whole_and_only_of_what_was_admitted(copied: Path, judging: Config) -> None:

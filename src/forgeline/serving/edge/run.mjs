@@ -62,7 +62,7 @@ async function* reply(messages, {max_tokens = settings.max_tokens, temperature =
         await sequence.clearHistory();
         const tokens = [];
         let shown = "";
-        for await (const token of sequence.evaluate(prompt, {temperature, topP: top_p, seed})) {
+        for await (const token of sequence.evaluate(prompt, {temperature, topP: top_p, seed, yieldEogToken: true})) {
             const ended = stops.has(token);
             if (!ended) tokens.push(token);
             const said = model.detokenize(tokens);

@@ -14,7 +14,7 @@ from forgeline.serving.bundle import verify
 from forgeline.serving.engines.embedded import Embedded
 from forgeline.serving.engines.openvino import Continuous
 from forgeline.serving.engines.server import Server
-from forgeline.serving.gateway.server import listen
+from forgeline.serving.sockets import listen
 from forgeline.serving.variant import verify as verified
 
 
