@@ -29,6 +29,7 @@ from steps import cache
 
 BUNDLES = cache.WORK / "bundles"
 DEPLOYMENTS = cache.WORK / "deployments"
+SERVED_FROM_HERE = ("local", "systemd")  # by the packages of this environment
 
 
 @step(cache_policy=cache.cached(cache.bundling))
@@ -96,14 +97,14 @@ def deploy(
 ) -> Annotated[dict[str, Any], "deployment"]:
     """Bring the bundle to a target; it stays there only if the smoke test over HTTP passes."""
     prompts = [comparison.prompt for comparison in parity.comparisons]
-    key, tls = local_key(config), config.serve.access.tls
+    own, tls = local_key(config) if target in targets.HERE else "none", config.serve.access.tls
     manifest = bundles.verify(Path(bundle), config.serve.signing)
     model = manifest.lineage.model
     job = targets.Job(
         config=config,
         bundle=Path(bundle),
         manifest=manifest,
-        smoke=lambda url: smoke(url, model, prompts, parity.max_tokens, expected, key, tls),
+        smoke=lambda url, key=own: smoke(url, model, prompts, parity.max_tokens, expected, key, tls),
     )
     place = targets.named(target)
     facts = place.deploy(job, place.plan(job))
@@ -133,12 +134,14 @@ def start_rollout(
 
 @step(enable_cache=False)
 def record_deployment(bundle: str, deployment: dict[str, Any], target: str, config: Config) -> None:
-    """Write down what the deployment is made of, and the deployment into the ledger, once."""
-    manifest = bundles.verify(Path(bundle), config.serve.signing)
-    path = DEPLOYMENTS / f"{manifest.digest[:16]}.cdx.json"
-    write_json(path, sbom(manifest, config.project))
-    bill = {"path": str(path), "sha256": file_digest(path)}
-    promotion.record_once(config, "deployed", {"target": target, **deployment, "sbom": bill})
+    """Write down what the deployment is made of, if that lies here, and the deployment into the ledger, once."""
+    facts: dict[str, Any] = {"target": target, **deployment}
+    if target in SERVED_FROM_HERE:
+        manifest = bundles.verify(Path(bundle), config.serve.signing)
+        path = DEPLOYMENTS / f"{manifest.digest[:16]}.cdx.json"
+        write_json(path, sbom(manifest, config.project))
+        facts["sbom"] = {"path": str(path), "sha256": file_digest(path)}
+    promotion.record_once(config, "deployed", facts)
 
 
 def _as_trained(config: Config, version: versions.Version) -> Config:

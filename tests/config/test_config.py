@@ -133,7 +133,8 @@ def test_a_bad_file_is_named(tmp_path, file, text, told):
     [
         (
             {"profile": "smok"},
-            "no such profile; legal: dpo, fsdp, gpu, gpus, kto, nodes, qlora, scratch, smoke; did you mean smoke?",
+            "no such profile; legal: cluster, compose, dpo, fsdp, gpu, gpus, kto, nodes, qlora, scratch, smoke; "
+            "did you mean smoke?",
         ),
         ({"overrides": ["epochs"]}, "expected section.key=value"),
         ({"overrides": ["data.split.test=0.2"]}, "edit that file instead"),

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from dataclasses import replace
+from secrets import token_hex
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from openai import OpenAI
 from forgeline.ledger import Ledger
 from forgeline.lineage import file_digest
 
-SECRETS = {"SIGNING_PASSWORD": "a-password-2f6c1e", "SPARE_KEY": "a-key-9b07d4"}
+SECRETS = {"SIGNING_PASSWORD": token_hex(16), "SPARE_KEY": token_hex(16)}  # not spelt out in a file that is copied
 
 
 @pytest.fixture

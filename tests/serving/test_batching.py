@@ -21,6 +21,7 @@ from forgeline.serving import bundle as bundles
 from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused
 from forgeline.serving.engines.decode import PROMPT_TOKENS, InTurn, Together, decoder
 from forgeline.serving.engines.embedded import Embedded, Job
+from forgeline.serving.engines.rows import in_rows
 from forgeline.serving.engines.transformers import ROWS, Rows, answer
 
 SYSTEM = {"role": "system", "content": "You answer what the guests of a small hotel ask, in one plain sentence."}
@@ -70,6 +71,9 @@ def said(pieces: list[Piece]) -> tuple[Any, ...]:
 def batch(bundle: Path, root: Path) -> Rows:
     rows = Rows(bundle, root)
     rows.load()
+    decoder = rows._served[None].decoder
+    assert isinstance(decoder, Together)
+    decoder.read_beside()  # whether or not this machine's processors make it worth while
     return rows
 
 
@@ -121,7 +125,8 @@ def test_a_long_prompt_is_read_in_parts_while_others_speak(batch: Rows) -> None:
 
 
 def test_a_shared_beginning_is_read_once(model: LanguageModel) -> None:
-    together = Together(model, rows=3, switch=lambda adapters: None)
+    plain = in_rows(model.model)
+    together = Together(model, rows=3, switch=None)
     first = encode_prompt(model.tokenizer, [SYSTEM, *HELLO])
     rows = [together.join(first)]
     list(together.step())
@@ -131,6 +136,7 @@ def test_a_shared_beginning_is_read_once(model: LanguageModel) -> None:
     scores = dict(together.step())
     assert [row.known for row in rows] == [len(first), len(first) - 1, len(first) + 2]
     assert rows[2].memory == rows[0].memory
+    plain()
     for row in rows[1:]:
         with torch.inference_mode():
             alone = model.model(input_ids=torch.tensor([row.tokens])).logits[0, -1]

@@ -21,6 +21,7 @@ from test_remote import asked, until
 
 from forgeline.config import Config
 from forgeline.config.schema import Gate
+from forgeline.config.schema.serve import Signing
 from forgeline.config.schema.serve.engine import Openvino
 from forgeline.errors import ServingError
 from forgeline.models import LanguageModel, encode_prompt
@@ -31,6 +32,7 @@ from forgeline.serving.engines import Engine, GenerationRequest, Piece, RequestR
 from forgeline.serving.engines.embedded import Embedded
 from forgeline.serving.engines.make import made
 from forgeline.serving.engines.openvino import Continuous
+from forgeline.serving.signing import make_key
 
 ENVIRONMENT = PROJECT / ".forgeline" / "engines" / "openvino-export"
 installed = pytest.mark.skipif(
@@ -180,6 +182,26 @@ def test_a_variant_is_named_by_what_it_is_made_of_and_made_once(
     (variant / "openvino_model.bin").write_bytes(b"other weights")
     with pytest.raises(ServingError, match=r"openvino_model\.bin was altered.*deploy again"):
         openvino_variant.export(copied, manifest, root, tmp_path / "exporter")
+
+
+def test_a_variant_is_signed_as_its_bundle_is(
+    copied: Path, manifest: Manifest, root: Path, exported: Path, tmp_path: Path
+) -> None:
+    public, _ = make_key(tmp_path / "key")
+    asked = Signing(key=str(tmp_path / "key"), trusted=(str(public),), required=True)
+    where = environment(tmp_path, exported)
+    variant = variants.export(copied, manifest, root, where, asked)
+    said = variants.verify(variant, manifest, asked)
+    altered = said.model_copy(update={"context": 8192})
+    (variant / "variant.json").chmod(0o644)
+    (variant / "variant.json").write_text(
+        altered.model_copy(update={"digest": altered.expected_digest()}).model_dump_json()
+    )
+    with pytest.raises(ServingError, match=r"variant\.json was altered after key"):
+        variants.admitted(copied, manifest, asked)
+    (variant / "signature.json").unlink()
+    with pytest.raises(ServingError, match="is not signed"):
+        variants.export(copied, manifest, root, where, asked)
 
 
 @pytest.mark.parametrize(

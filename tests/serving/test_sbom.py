@@ -67,6 +67,15 @@ def test_the_command_writes_the_same_each_time(
     assert json.loads((tmp_path / "sbom.cdx.json").read_text()) == bill
 
 
+def test_it_is_the_same_where_the_backport_finds_the_packages(
+    bundle: Path, config: Config, bill: dict[str, Any]
+) -> None:
+    import importlib_metadata  # as ZenML does; it puts its own finder before the standard one
+
+    assert importlib_metadata.version("fastapi")
+    assert sbom(verify(bundle), config.project) == bill
+
+
 def test_another_environment_has_its_own_packages(bundle: Path, config: Config, tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="holds no virtual environment"):
         sbom(verify(bundle), config.project, tmp_path)

@@ -219,19 +219,25 @@ def test_it_is_refused_in_one_sentence(attack: Attack, signed: Path, keys: Path,
 
 WATCHED = """
 import json, sys
+from pathlib import Path
+from forgeline.config.schema import Serve
 from forgeline.errors import ForgelineError
 from forgeline.serving.engines import server
 from forgeline.serving.gateway import __main__ as gateway
+from forgeline.serving.order import Order
 bundles, settings, opened, told = sys.argv[1].split(":"), sys.argv[2], [], []
 sys.addaudithook(lambda event, facts: opened.append(str(facts[0])) if event == "open" else None)
-for main, port in ((gateway.main, []), (server.main, ["--port", "1"])):
-    for bundle in bundles:
-        sys.argv = ["serve", "--bundle", bundle, "--settings", settings, *port]
+for bundle in bundles:
+    order = Order(bundle=bundle, serve=Serve.model_validate_json(open(settings).read()))
+    order.save(Path(bundle + ".json"))
+    asked = ["--order", bundle + ".json"], ["--bundle", bundle, "--settings", settings, "--port", "1"]
+    for main, options in zip((gateway.main, server.main), asked, strict=True):
+        sys.argv = ["serve", *options]
         opened.clear()
         try:
             main()
         except ForgelineError as refused:
-            told.append([bundle, [path for path in opened if path.startswith(bundle)]])
+            told.append([bundle, [path for path in opened if path.startswith(bundle + "/")]])
 loaded = {"torch", "transformers", "safetensors", "peft", "tokenizers", "openvino"} & {*sys.modules}
 print(json.dumps({"told": told, "loaded": sorted(loaded)}))
 """
@@ -276,6 +282,16 @@ def test_what_need_not_be_signed_must_still_not_be_signed_by_others(copied: Path
     with pytest.raises(ServingError, match="does not name"):
         bundles.verify(copied, lenient)
     bundles.verify(copied)  # where nobody is trusted, nobody is asked
+
+
+def test_adapters_beside_a_bundle_are_signed_too(
+    signed: Path, bundle: Path, adapter: Path, root: Path, asked: Signing
+) -> None:
+    from forgeline.serving.engines.transformers import Rows
+
+    for path, fault in ((adapter, "is not a bundle, so nobody signed it"), (bundle, "is not signed")):
+        with pytest.raises(ServingError, match=fault):
+            Rows(signed, root, adapters={"other": str(path)}, signing=asked).load()
 
 
 def test_a_private_key_is_its_owners_alone(

@@ -25,6 +25,7 @@ from forgeline.cli import (
     project,
     rollout,
     runs,
+    scaling,
     sheet,
     stack,
     supply,
@@ -48,6 +49,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(live.deploy, live.chat, live.status, live.stop, guards.guards),
     optimise.optimise,
     *(supply.signing_key, supply.sign, supply.verify, supply.sbom),
+    *(scaling.measure, scaling.simulate, scaling.advise),
     *(decisions.lineage, decisions.ledger),
 )
 for verb in VERBS:

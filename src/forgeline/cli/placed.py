@@ -22,7 +22,7 @@ def planned(config: Config, version: int, target: Target) -> Plan:
     from steps.deployment import build_bundle
 
     bundle = Path(build_bundle.entrypoint(version=version, config=config))
-    return target.plan(Job(config, bundle, verify(bundle), smoke=lambda url: None))
+    return target.plan(Job(config, bundle, verify(bundle, config.serve.signing), smoke=lambda url: None))
 
 
 def show_plan(name: str, tried: str, plan: Plan, *, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """Models: find, convert, load, save, prompt through the chat template, generate."""
 
 from forgeline.models.generate import Reply, generate
-from forgeline.models.load import LanguageModel, base_folder, load_base, load_tuned, load_whole, precision
+from forgeline.models.load import LanguageModel, base_folder, base_name, load_base, load_tuned, load_whole, precision
 from forgeline.models.save import save_tuned
 from forgeline.models.template import Example, encode_example, encode_prompt, encode_text
 
@@ -10,6 +10,7 @@ __all__ = [
     "LanguageModel",
     "Reply",
     "base_folder",
+    "base_name",
     "encode_example",
     "encode_prompt",
     "encode_text",

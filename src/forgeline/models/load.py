@@ -23,6 +23,9 @@ from forgeline.sources import cache_root, resolve
 if TYPE_CHECKING:
     import torch
 
+# A folder of base models, each under `base_name` of its source, that count in place of the sources: an image's.
+BASES = "FORGELINE_BASES"
+
 # A version of the conversion below: raise it when its output changes.
 CONVERSION = 1
 
@@ -59,11 +62,13 @@ class LanguageModel:
 def base_folder(model: Model, root: Path) -> Path:
     """Return the local folder of a base model in the transformers layout (safetensors).
 
-    A GGUF file is dequantised once, into the content-addressed cache.
+    A GGUF file is dequantised once, into the content-addressed cache. What lies in `$FORGELINE_BASES` is not fetched.
 
     Raises:
         ModelError: if the source is neither a model folder nor one GGUF file.
     """
+    if (bases := os.environ.get(BASES)) and (kept := Path(bases) / base_name(model.source)).is_dir():
+        return kept
     paths = resolve(model.source, root)
     if len(paths) == 1 and (paths[0] / "config.json").is_file():
         return paths[0]
@@ -73,6 +78,11 @@ def base_folder(model: Model, root: Path) -> Path:
         f"train.model.source: {model.source} gives {', '.join(path.name for path in paths)}: expected a folder "
         "with config.json, or one .gguf file."
     )
+
+
+def base_name(source: str) -> str:
+    """Return the name of a source's folder among an image's base models."""
+    return value_digest(source)[:16]
 
 
 def load_base(config: Train, root: Path, tokenizer: Path | None = None) -> LanguageModel:

@@ -1,10 +1,12 @@
-"""The official client, pointed at a deployment of this machine."""
+"""The official client, pointed at a deployment."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from forgeline.config.schema.serve.access import Tls
+from forgeline.errors import ServingError
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -20,3 +22,23 @@ def client(url: str, key: str, tls: Tls | None = None) -> OpenAI:
 
         http = DefaultHttpxClient(verify=pinned(tls))
     return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=http)
+
+
+def await_key(url: str, key: str, tls: Tls | None, seconds: float = 30.0) -> None:
+    """Return once a deployment knows a key that was made just now; it reads keys anew every `access.refresh`.
+
+    Raises:
+        ServingError: if it does not in so many seconds.
+    """
+    from openai import OpenAIError
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            client(url, key, tls).models.list()
+        except OpenAIError as fault:
+            if time.monotonic() > deadline:
+                raise ServingError(f"{url} does not take the key that was made for its smoke test: {fault}") from fault
+            time.sleep(0.2)
+        else:
+            return

@@ -102,7 +102,8 @@ def _package(name: str, found: Distribution) -> Component:
 def _licence(found: Distribution) -> str | None:
     """Return what a package says of its licence: an SPDX expression, a name, or what its classifiers say."""
     metadata = found.metadata
-    stated = metadata["License-Expression"] or metadata["License"]  # None if not there
+    # Not by []: where the backport of importlib.metadata is imported, as ZenML does, that raises for what is not there.
+    stated = next(iter(metadata.get_all("License-Expression") or metadata.get_all("License") or []), None)
     if stated and len(stated) <= LONGEST and stated.upper() != "UNKNOWN":
         return str(stated)
     titles = [each for each in metadata.get_all("Classifier") or [] if each.startswith(TITLES)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from scene import HELLO, LINEAGE, wait_for
+from scene import HELLO, LINEAGE, free_port, wait_for
 
 from forgeline.config import Config
 from forgeline.config.schema import Serve
@@ -22,6 +22,7 @@ from forgeline.serving.gateway.web import Page
 from forgeline.serving.operate import CHALLENGER
 from forgeline.serving.order import Order
 
+LOCAL = {"name": "transformers"}
 RAY = {"name": "ray", "cpus": 0.5, "supervision": {"hang_timeout": 300}}
 NO_RAY = not (find_spec("ray") and find_spec("grpc"))
 ON_RAY = [pytest.mark.slow, pytest.mark.skipif(NO_RAY, reason="ray[serve] is not installed")]
@@ -66,10 +67,23 @@ class Crowd:
             assert well, got.text
 
 
+@pytest.fixture
+def cluster() -> Iterator[dict[str, str]]:
+    """Where a Ray cluster of this machine is, on which both versions have replicas of their own."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 4, "include_dashboard": False, "object_store_memory": 100 << 20}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    yield {"address": made.address, "proxy": f"127.0.0.1:{free_port()}"}
+    ray.shutdown()
+    made.shutdown()
+
+
 @pytest.mark.parametrize(
     ("engine", "other"),
     [
-        ({"name": "transformers"}, {"name": "transformers", "adapters": {}, "timeouts": {"first": 59}}),
+        (LOCAL, LOCAL | {"timeouts": {"first": 59}}),
         pytest.param(RAY, RAY | {"cpus": 0.4}, marks=ON_RAY),
     ],
     ids=["local", "ray"],
@@ -81,10 +95,14 @@ def test_another_bundle_and_another_engine_come_and_go_under_traffic(
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
     engine: dict[str, Any],
     other: dict[str, Any],
 ) -> None:
     monkeypatch.chdir(root)
+    if engine["name"] == "ray":
+        where = request.getfixturevalue("cluster")
+        engine, other = engine | where, other | where
     build(config, other_adapter, {**LINEAGE, "version": "4"}, config.root / "bundles")
     serve = config.serve.model_dump(mode="json") | {"store": f"sqlite:///{tmp_path}/gateway.db", "engine": engine}
     scaling = {"min_replicas": 1, "max_replicas": 1}

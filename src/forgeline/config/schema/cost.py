@@ -21,16 +21,25 @@ class Machine(Section):
     utilisation: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
+class Spot(Section):
+    """A machine's price while nobody pays more, and how often it is taken away, in times an hour."""
+
+    price: Money
+    interruptions: Annotated[float, Field(ge=0)]
+
+
 class Cost(Section):
     """Prices by the hour of the machines that runs may be on, the one in use, and where its power comes from.
 
-    `machines` describes those that `forgeline models` estimates for without being on them. `country` is an
-    ISO 3166 three-letter code: it decides the carbon of a kilowatt-hour.
+    `spot` are those that can be had for less, and taken away. `machines` describes those that `forgeline models`
+    estimates for without being on them. `country` is an ISO 3166 three-letter code: it decides the carbon of a
+    kilowatt-hour.
     """
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
     machine: str
     prices: dict[str, Money]
+    spot: dict[str, Spot] = {}
     machines: dict[str, Machine] = {}
     country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "GBR"
 
@@ -38,6 +47,7 @@ class Cost(Section):
     def _machine_has_a_price(self) -> Cost:
         if self.machine not in self.prices:
             raise ValueError(f"prices has no {self.machine}: it has {', '.join(self.prices)}")
-        if unpriced := self.machines.keys() - self.prices.keys():
-            raise ValueError(f"machines without a price: {', '.join(sorted(unpriced))}")
+        for name, known in (("machines", self.machines), ("spot", self.spot)):
+            if unpriced := known.keys() - self.prices.keys():
+                raise ValueError(f"{name} without a price: {', '.join(sorted(unpriced))}")
         return self

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
@@ -17,6 +18,10 @@ from forgeline.models import LanguageModel
 
 if TYPE_CHECKING:
     import torch
+
+    from forgeline.serving.engines.rows import Run
+
+    Switch = Callable[[torch.Tensor], None]
 
 logger = logging.getLogger("forgeline.engine")
 
@@ -66,7 +71,7 @@ class Decoder(Protocol):
 
 
 def decoder(
-    language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None] = lambda adapters: None
+    language_model: LanguageModel, rows: int, switch: Switch | None = None
 ) -> tuple[Decoder, Callable[[], None]]:
     """Return what decodes so many conversations, together where the model's layers allow it, and what ends it.
 
@@ -74,38 +79,53 @@ def decoder(
     out for decoding; they can be used for other things again after the end.
     """
     from forgeline.serving.engines.packed import pack
+    from forgeline.serving.engines.rows import in_rows
 
     expected = _probed(language_model, switch)
-    unpack = pack(language_model.model)
+    undo = (pack(language_model.model), in_rows(language_model.model))
+
+    def end() -> None:
+        for back in undo:
+            back()
+
     together = Together(language_model, rows, switch)
     try:
         if together.agrees(PROBE, expected):
-            return together, unpack
+            return together, end
     except Exception:  # nobody knows what an architecture of its own does with a plan
         logger.debug("the model does not decode in rows", exc_info=True)
-    unpack()
+    end()
     return InTurn(language_model, rows, switch), lambda: None
 
 
-def _probed(language_model: LanguageModel, switch: Callable[[torch.Tensor], None]) -> torch.Tensor:
+def _probed(language_model: LanguageModel, switch: Switch | None) -> torch.Tensor:
     import torch
 
-    switch(torch.zeros(len(PROBE), device=language_model.device))
-
+    if switch:
+        switch(torch.zeros(len(PROBE), device=language_model.device))
     with torch.inference_mode():
         whole = torch.tensor([PROBE], device=language_model.device)
         scores: torch.Tensor = language_model.model(input_ids=whole, use_cache=False).logits[0, -1].float()
     return scores
 
 
-class Together:
-    """Conversations in the rows of one batch.
+@dataclass(frozen=True)
+class Reading:
+    """Parts of prompts that another thread reads: whose turns they are, and the scores that it will give."""
 
-    A row that has ended stays readable: a prompt that begins as it does, with the same system turn or as the same
-    conversation's next turn, takes over what they share (but in bfloat16).
+    runs: list[Run]
+    scores: Future[torch.Tensor]
+
+
+class Together:
+    """Conversations in the rows of one batch, of a model whose layers attend in rows.
+
+    Where decoding leaves a processor idle (`tune` finds out), that one reads the prompts meanwhile. A row that has
+    ended stays readable: a prompt that begins as it does, with the same system turn or as the same conversation's next
+    turn, takes over what they share (but in bfloat16).
     """
 
-    def __init__(self, language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None]) -> None:
+    def __init__(self, language_model: LanguageModel, rows: int, switch: Switch | None) -> None:
         import torch
 
         from forgeline.serving.engines.rows import Cache
@@ -113,6 +133,9 @@ class Together:
         self._switch = switch
         self._model = language_model.model
         self._device = language_model.device
+        self._processors = torch.get_num_threads()
+        self._reader: ThreadPoolExecutor | None = None
+        self._reading: Reading | None = None
         # In bfloat16 a prompt that is read in other parts may get another reply, and a deployment is checked by words.
         self._reuses = language_model.model.dtype is not torch.bfloat16
         self._cache = Cache(rows)
@@ -152,25 +175,64 @@ class Together:
 
     def leave(self, row: Row) -> None:
         """Free a row's place."""
+        if self._reading and any(run.row == row.memory for run in self._reading.runs):
+            wait([self._reading.scores])  # nobody may begin in a place that is written to
         self._active.remove(row)
 
     def step(self) -> Iterator[tuple[Row, torch.Tensor]]:
         """Move all on; yield the next token's scores for each row whose tokens have all been read."""
-        import torch
-
-        from forgeline.serving.engines.rows import Plan, Run, in_rows
-
         for row in self._active:
             if self._rows.get(row.memory) is not row:
                 self._begin(row)
-        runs = [Run(row.memory, row.known, count) for row, count in self._shares()]
+        runs = self._shares()
+        if self._reader is None:
+            yield from self._moved(runs, self._scores(runs, self._fitting(runs)))
+            return
+        new = [run for run in runs if run.count > 1]
+        speaking = [run for run in runs if run.count == 1]
+        if new and self._reading is None:
+            idle = self._processors - (self._fitting(speaking) or 0 if speaking else 0)
+            self._make_room(new)
+            self._reading = Reading(new, self._reader.submit(self._scores, new, max(1, idle)))
+        if speaking:
+            self._make_room(speaking)
+            yield from self._moved(speaking, self._scores(speaking, self._fitting(speaking)))
+        if (reading := self._reading) and (reading.scores.done() or not speaking):
+            self._reading = None
+            yield from self._moved(reading.runs, reading.scores.result())
+
+    def _shares(self) -> list[Run]:
+        """Return what is read now of each row, in the order of places, but of those that are being read."""
+        from forgeline.serving.engines.rows import Run
+
+        taken = {run.row for run in self._reading.runs} if self._reading else set()
+        rows = sorted((row for row in self._active if row.memory not in taken), key=lambda row: row.memory)
+        pending = {row: len(row.tokens) - row.known for row in rows}
+        reading = sum(count > 1 for count in pending.values())
+        share = max(LEAST, PROMPT_TOKENS[self._device.type] // max(1, reading))
+        return [Run(row.memory, row.known, min(count, share)) for row, count in pending.items()]
+
+    def _make_room(self, runs: Sequence[Run]) -> None:
+        """Let the rows be long enough: while another thread looks at them, they stay as they are."""
+        width = max(run.width for run in runs)
+        if self._reading and not self._cache.reaches(width):
+            wait([self._reading.scores])
+        self._cache.reach(width)
+
+    def _scores(self, runs: Sequence[Run], threads: int | None) -> torch.Tensor:
+        """Return the (runs, vocabulary) scores after each run's last token, from one pass over all."""
+        import torch
+
+        from forgeline.serving.engines.rows import Plan
+
         rows = [self._rows[run.row] for run in runs]
-        ids = [row.tokens[run.first : run.first + run.count] for row, run in zip(rows, runs, strict=True)]
-        with torch.inference_mode(), in_rows(self._model), self._few_threads(sum(map(len, ids))):
+        ids = [token for row, run in zip(rows, runs, strict=True) for token in row.tokens[run.first :][: run.count]]
+        with torch.inference_mode(), _few_threads(threads):
             plan = Plan(self._cache, runs, self._device)
-            self._switch(torch.tensor([row.adapter for row in rows], device=self._device)[plan.owners])
+            if self._switch:
+                self._switch(torch.tensor([row.adapter for row in rows], device=self._device)[plan.owners])
             scores = self._model(
-                input_ids=torch.tensor([[token for part in ids for token in part]], device=self._device),
+                input_ids=torch.tensor([ids], device=self._device),
                 position_ids=plan.positions[None],
                 use_cache=False,
                 logits_to_keep=plan.ends,
@@ -178,17 +240,16 @@ class Together:
             ).logits[0]
         if not plan.seen:
             raise ModelError(f"{type(self._model).__name__} computes its attention by itself.")
-        for row, run, its_scores in zip(rows, runs, scores.float(), strict=True):
-            row.known += run.count
-            if row.known == len(row.tokens):
-                yield row, its_scores
+        found: torch.Tensor = scores.float()
+        return found
 
-    def _shares(self) -> list[tuple[Row, int]]:
-        """Return how many tokens of each row are read now, in the order of places."""
-        pending = {row: len(row.tokens) - row.known for row in self._active}
-        reading = sum(count > 1 for count in pending.values())
-        share = max(LEAST, PROMPT_TOKENS[self._device.type] // max(1, reading))
-        return [(row, min(count, share)) for row, count in sorted(pending.items(), key=lambda each: each[0].memory)]
+    def _moved(self, runs: Sequence[Run], scores: torch.Tensor) -> Iterator[tuple[Row, torch.Tensor]]:
+        """Yield the scores of the rows that have been read to their end; one that left meanwhile is not told."""
+        for run, its_scores in zip(runs, scores, strict=True):
+            row = self._rows[run.row]
+            row.known += run.count
+            if row.known == len(row.tokens) and row in self._active:
+                yield row, its_scores
 
     def _begin(self, row: Row) -> None:
         """Let a row start from the longest beginning that any row has of its prompt."""
@@ -217,20 +278,25 @@ class Together:
 
         A step is so small that more threads may cost more than they bring.
         """
-        import torch
-
         if self._device.type != "cpu":
             return
         best: dict[int, int] = {}
         for rows in (1, self._places):
             seconds: dict[int, float] = {}
-            threads = torch.get_num_threads()
+            threads = self._processors
             while threads:
                 self._threads = {rows: threads}
                 seconds[threads] = self._pace(rows)
                 threads //= 2
             best[rows] = min(seconds, key=seconds.__getitem__)
         self._threads = best
+        if best[self._places] < self._processors:
+            self.read_beside()
+
+    def read_beside(self) -> None:
+        """Let a thread of its own read the prompts from now on; not where adapters are switched, one pass at a time."""
+        if self._switch is None:
+            self._reader = ThreadPoolExecutor(1, "engine-reader")
 
     def _pace(self, rows: int) -> float:
         """Return the seconds of a step that moves so many rows on."""
@@ -244,26 +310,29 @@ class Together:
             self.leave(row)
         return median(later - earlier for earlier, later in pairwise(stamps))
 
-    @contextmanager
-    def _few_threads(self, tokens: int) -> Iterator[None]:
-        import torch
+    def _fitting(self, runs: Sequence[Run]) -> int | None:
+        """Return the number of threads for a pass, None if it is too large for that to matter."""
+        tokens = sum(run.count for run in runs)
+        return next((threads for rows, threads in self._threads.items() if tokens <= rows), None)
 
-        fitting = [threads for rows, threads in self._threads.items() if tokens <= rows]
-        if not fitting:
-            yield
-            return
-        before = torch.get_num_threads()
-        torch.set_num_threads(fitting[0])
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+
+@contextmanager
+def _few_threads(threads: int | None) -> Iterator[None]:
+    """Let this thread compute with so many, and others as they did."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class InTurn:
     """Conversations that each have a cache of the model's own kind, and take turns."""
 
-    def __init__(self, language_model: LanguageModel, rows: int, switch: Callable[[torch.Tensor], None]) -> None:
+    def __init__(self, language_model: LanguageModel, rows: int, switch: Switch | None) -> None:
         self._switch = switch
         self._model = language_model.model
         self._device = language_model.device
@@ -301,7 +370,8 @@ class InTurn:
         for row in list(self._active):
             new = torch.tensor([row.tokens[row.known :]], device=self._device)
             cache = {self._cache_name: row.memory}
-            self._switch(torch.full(new[0].shape, row.adapter, device=self._device))
+            if self._switch:
+                self._switch(torch.full(new[0].shape, row.adapter, device=self._device))
             with torch.inference_mode():
                 output = self._model(input_ids=new, **cache, use_cache=True, logits_to_keep=last)
             row.known = len(row.tokens)

@@ -36,7 +36,6 @@ DRIVER = "from forgeline.serving.engines.ray import drive; drive()"
 OBJECT_STORE = 100 * 2**20  # bytes; requests and replies do not pass through it
 LOOK_EVERY = 0.1  # seconds
 ALIVE = "/-/healthz"  # what the proxy answers by itself, for all applications
-AT_ONCE = 4  # times what a replica is meant to have are sent to it before requests wait in the proxy
 
 
 class RayServe(Supervised):
@@ -169,7 +168,7 @@ def deploy(replica: type, order: dict[str, Any], settings: Ray, scaling: Scaling
 
     deployment = serve.deployment(
         autoscaling_config=AutoscalingConfig(**render.ray(scaling)),
-        max_ongoing_requests=AT_ONCE * scaling.ongoing_requests,
+        max_ongoing_requests=render.AT_ONCE * scaling.ongoing_requests,
         graceful_shutdown_timeout_s=order["drain"],
         health_check_period_s=1,
         logging_config={"enable_access_log": False},

@@ -7,8 +7,7 @@ gets does not depend on the rows beside it, but for rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +85,13 @@ class Cache:
         self._width = 4 * UNIT
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
+    def reaches(self, width: int) -> bool:
+        """Whether there is room for rows of so many keys."""
+        return width <= self._width
+
     def reach(self, width: int) -> None:
         """Make room for rows of so many keys."""
-        if width <= self._width:
+        if self.reaches(width):
             return
         while self._width < width:
             self._width *= 2
@@ -120,16 +123,16 @@ class Cache:
         return grown
 
 
-@contextmanager
-def in_rows(model: Any) -> Iterator[None]:
-    """Let a model's layers attend along the plan that it is called with."""
+def in_rows(model: Any) -> Callable[[], None]:
+    """Let a model's layers attend along the plan that it is called with; return what undoes it."""
     config = model.config.get_text_config()
     before = config._attn_implementation
     config._attn_implementation = NAME
-    try:
-        yield
-    finally:
+
+    def as_before() -> None:
         config._attn_implementation = before
+
+    return as_before
 
 
 def attend(

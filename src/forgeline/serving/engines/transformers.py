@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ from forgeline.serving.engines.text import Spoken
 
 if TYPE_CHECKING:
     import torch
+
+    from forgeline.serving.engines.decode import Switch
 
 ROWS = 8
 
@@ -134,7 +136,7 @@ class Rows:
                 yield job, piece
 
 
-def _decoder(language_model: LanguageModel, switch: Callable[[torch.Tensor], None] = lambda adapters: None) -> Decoder:
+def _decoder(language_model: LanguageModel, switch: Switch | None = None) -> Decoder:
     found, _ = decoder(language_model, ROWS, switch)
     if isinstance(found, Together):
         found.tune()

@@ -33,6 +33,7 @@ from forgeline.serving.gateway import (
 )
 from forgeline.serving.gateway.access.callers import Access
 from forgeline.serving.gateway.access.gate import Gate
+from forgeline.serving.gateway.access.platform import Platform
 from forgeline.serving.gateway.arm import Arm, Arms
 from forgeline.serving.gateway.chat import Chat
 from forgeline.serving.gateway.door import Door
@@ -99,7 +100,7 @@ def create_app(
     def scrubbed(text: str) -> str:
         return arms.live.guards.scrubbed(text)
 
-    rollouts = Rollouts(arms, order, arm_of)
+    rollouts = Rollouts(arms, order, arm_of, hooks.send)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -134,6 +135,8 @@ def create_app(
     app.state.access, app.state.store, app.state.order = access, store, order
     app.add_middleware(Gate, access=access)
     app.add_middleware(Door, traffic=traffic, telemetry=telemetry, live=lambda: arms.live.served, bodies=_bodies(serve))
+    if serve.access.platform:
+        app.add_middleware(Platform)
     answer_errors(app)
     _add_chat(app, chat)
     _add_probes(app, chat, telemetry.metrics.text)

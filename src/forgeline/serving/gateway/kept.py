@@ -6,6 +6,8 @@ import asyncio
 import socket
 import time
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -36,8 +38,8 @@ class Kept(Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Tell the keeper, once, that to wait any longer is no use: the engine answers, or will not."""
-        waited = time.monotonic() - self._since > self._patience
-        if not self._told_ready and (self._arms.live.engine.ready or self._engine.failure or waited):
+        engine, waited = self._arms.live.engine, time.monotonic() - self._since > self._patience
+        if not self._told_ready and (engine.ready or engine.failure or waited):
             self._told_ready = True
             self._keeper.write(READY)
         return await super().on_tick(counter)
@@ -58,13 +60,8 @@ class Kept(Server):
     async def _take_over(self, trial: list[socket.socket]) -> None:
         """Accept on the shared socket, as uvicorn's own start-up does, and no more where the trial was."""
         config, tried = self.config, self.servers
-
-        def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = config.http_protocol_class(
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return made
-
+        kind: Any = config.http_protocol_class
+        protocol = partial(kind, config=config, server_state=self.server_state, app_state=self.lifespan.state)
         loop = asyncio.get_running_loop()
         self.servers = [await loop.create_server(protocol, sock=self._shared, ssl=config.ssl, backlog=config.backlog)]
         for server in tried:

@@ -10,6 +10,7 @@ from forgeline.errors import ServingError
 ONGOING = "forgeline_ongoing_requests"  # the gateway's own count; autoscaling is on the sum over all gateways
 POLICY = "forgeline.serving.scaling.policy:Policy"
 POLL_SECONDS = 15
+AT_ONCE = 4  # times what a replica is meant to have are sent to it before requests wait in Ray's proxy
 LATENCY_WINDOW = "1m"  # of the time to the first token: Prometheus needs four scrapes for a rate
 
 

@@ -19,10 +19,22 @@ from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest
 
 FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, by target
+HERE = frozenset({"local", "systemd"})  # their gateways have this project's database, and its local key
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
     "edge": "forgeline.serving.targets.edge:Edge",
+    "sagemaker": "forgeline.serving.targets.clouds.sagemaker:Sagemaker",
+    "lambda": "forgeline.serving.targets.clouds.aws_lambda:AwsLambda",
+    "vertex": "forgeline.serving.targets.clouds.vertex:Vertex",
+    "cloudrun": "forgeline.serving.targets.clouds.cloudrun:Cloudrun",
+    "azureml": "forgeline.serving.targets.clouds.azureml:Azureml",
+    "skypilot": "forgeline.serving.targets.clouds.skypilot:Skypilot",
     "systemd": "forgeline.serving.targets.systemd:Systemd",
+    "compose": "forgeline.serving.targets.compose:Compose",
+    "kubernetes": "forgeline.serving.targets.kubernetes:Kubernetes",
+    "helm": "forgeline.serving.targets.helm:Helm",
+    "kserve": "forgeline.serving.targets.kserve:Kserve",
+    "kuberay": "forgeline.serving.targets.kuberay:Kuberay",
 }
 
 
@@ -30,13 +42,14 @@ TARGETS = {
 class Job:
     """What is to run: a verified bundle, its manifest, the project that it is of, and its smoke test.
 
-    `smoke` is given the URL where the deployment answers, and raises ServingError if it does not say what it must.
+    `smoke` is given the URL where the deployment answers, and a key if the project's own does not open it; it raises
+    ServingError if it does not say what it must.
     """
 
     config: Config
     bundle: Path
     manifest: Manifest
-    smoke: Callable[[str], object]
+    smoke: Callable[..., object]
 
 
 @dataclass(frozen=True)

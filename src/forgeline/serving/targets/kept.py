@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import BufferedRWPair
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forgeline.config.schema import Serve
-from forgeline.config.schema.serve.engine import Remote
+from forgeline.config.schema.serve.engine import Ray, Remote
 from forgeline.errors import ServingError
 from forgeline.lineage import code_digest
 from forgeline.progress import progress_bar
@@ -155,6 +156,10 @@ class Kept:
         Raises:
             ServingError: if it does not get ready, or does not pass: then nothing has changed.
         """
+        if any(
+            isinstance(engine, Ray) and engine.address for engine in (order.serve.engine, *order.serve.others.values())
+        ):
+            raise ServingError("Two gateways would share the replicas of your Ray cluster: run `forgeline stop` first.")
         following, since = self.state.with_suffix(".next"), self.mark()
         order.save(served.order)
         write_json(following, served.model_dump(mode="json"))
@@ -227,7 +232,7 @@ class Kept:
 class Conversation:
     """What is said on the control socket; to hang up is to take back what was asked."""
 
-    def __init__(self, control: socket.socket, lines: BinaryIO) -> None:
+    def __init__(self, control: socket.socket, lines: BufferedRWPair) -> None:
         self._control = control
         self._lines = lines
 

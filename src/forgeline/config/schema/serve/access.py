@@ -13,6 +13,7 @@ from forgeline.config.schema.section import Positive, Seconds, Section
 Role = Literal["caller", "reviewer", "operator", "auditor", "admin"]
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+ANY_HOST = ("*",)
 
 
 class Tls(Section):
@@ -66,7 +67,8 @@ class Access(Section):
     oidc: Oidc | None = None
     tls: Tls | None = None
     behind_proxy: bool = False  # something in front ends TLS: listening beyond loopback without it is meant
-    hosts: tuple[str, ...] = LOOPBACK  # the names by which clients may call the server
+    platform: bool = False  # a managed endpoint in front has told who may: opens /invocations and /ping for it
+    hosts: tuple[str, ...] = LOOPBACK  # the names by which clients may call the server; * alone: the front knows
     origins: tuple[str, ...] = ()  # the pages of other hosts that may ask, such as https://desk.example
 
     @field_validator("origins")
@@ -76,3 +78,11 @@ class Access(Section):
             if not re.fullmatch(r"https?://[a-z0-9.\[\]:-]+", origin):
                 raise ValueError(f"{origin!r} is not an origin: scheme://host[:port] in lower case, without a path")
         return origins
+
+    @model_validator(mode="after")
+    def _trusts_what_is_there(self) -> Access:
+        if not self.behind_proxy and (self.platform or "*" in self.hosts):
+            raise ValueError("platform, and * among hosts, are for a gateway with something in front: set behind_proxy")
+        if "*" in self.hosts and self.hosts != ANY_HOST:
+            raise ValueError("hosts: * stands alone, for any name")
+        return self

@@ -11,87 +11,43 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from forgeline.config.schema.serve.rollout import Rollout as Settings
 from forgeline.errors import ForgelineError, LedgerError
 from forgeline.serving.bundle import Manifest, verify
-from forgeline.serving.engines import GenerationRequest
 from forgeline.serving.gateway.arm import Arm, Arms
-from forgeline.serving.gateway.exchange import Served, fresh
 from forgeline.serving.gateway.protocol import ApiError
 from forgeline.serving.gateway.rollout import history
-from forgeline.serving.gateway.rollout.bundles import found
+from forgeline.serving.gateway.rollout.change import OPEN, Change, Former, Question, named
 from forgeline.serving.gateway.rollout.evidence import Evidence
 from forgeline.serving.gateway.rollout.history import ABORTED, PROMOTED, ROLLED_BACK, SHARED, STARTED, History
+from forgeline.serving.gateway.rollout.loading import asked, ready
+from forgeline.serving.gateway.rollout.orders import before_live, decide, ordered
 from forgeline.serving.gateway.rollout.trial import Mode, Trial
-from forgeline.serving.operate import CHALLENGER
+from forgeline.serving.gateway.webhooks.deliveries import Event
 from forgeline.serving.order import Order
 
 logger = logging.getLogger("forgeline.rollout")
 LOOK_EVERY = 0.1  # seconds
-REMOTE_SECONDS = 60.0  # that an engine which is not started here may take to be ready
 EVIDENCE = "the evidence"
-State = Literal["loading", "running", "ready", "aborted", "promoted", "rolled back"]
-OPEN = ("loading", "running", "ready")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a challenger is asked before any caller is answered by it, and what it must say, greedily."""
-
-    messages: list[dict[str, str]]
-    reply: str
-    max_tokens: int
-
-
-@dataclass(eq=False)
-class Change:
-    """One roll-out, or a roll-back to what must be loaded first, and what has become of it."""
-
-    order: Order
-    manifest: Manifest
-    mode: Mode | Literal["roll-back"]
-    share: float
-    by: str
-    reason: str
-    id: str = field(default_factory=lambda: fresh(64))
-    state: State = "loading"
-    began: float = field(default_factory=time.time)
-    ended: float | None = None
-    why: str | None = None
-    arm: Arm | None = None
-    trial: Trial | None = None
-    loading: asyncio.Task[None] | None = None
-
-    def shown(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        names = ("id", "state", "mode", "share", "by", "reason", "began", "ended", "why")
-        shown = {name: getattr(self, name) for name in names}
-        shown["challenger"] = _shown(Served.of(self.manifest)) | {"engine": self.order.serve.engine.name}
-        return shown | (self.trial.shown() if self.trial else {})
-
-
-@dataclass(eq=False)
-class Former:
-    """What was live before, and still is loaded, until `until` in UTC epoch seconds."""
-
-    arm: Arm
-    order: Order
-    until: float
-    cooling: asyncio.Task[None] | None = None
 
 
 class Rollouts:
-    """The roll-outs of one gateway; `path` is its order, `made` returns the arm of another one."""
+    """The roll-outs of one gateway: `path` is its order, `made` returns another one's arm, `tell` hears of each end."""
 
-    def __init__(self, arms: Arms, path: Path | None, made: Callable[[Order, Manifest], Arm]) -> None:
+    def __init__(
+        self,
+        arms: Arms,
+        path: Path | None,
+        made: Callable[[Order, Manifest], Arm],
+        tell: Callable[[Event, dict[str, Any]], None],
+    ) -> None:
         self._arms = arms
         self._path = path
         self._made = made
+        self._tell = tell
         self._changing = asyncio.Lock()
         self._last: Change | None = None
         self._former: Former | None = None
@@ -130,7 +86,7 @@ class Rollouts:
         """
         async with self._changing:
             path, live = self._order()
-            order = await asyncio.to_thread(_ordered, path, live, name)
+            order = await asyncio.to_thread(ordered, path, live, name)
             share = live.serve.rollout.share if share is None else share
             return await self._begin(order, live, mode, 0.0 if mode == "blue-green" else share, by, reason, questions)
 
@@ -143,7 +99,7 @@ class Rollouts:
         async with self._changing:
             change = self._open("promote")
             if change.arm is None or change.state == "loading" or not change.arm.engine.ready:
-                raise ApiError(409, f"Version {_version(change)} is not ready: it cannot be promoted.", "not_ready")
+                raise ApiError(409, f"Version {change.version} is not ready: it cannot be promoted.", "not_ready")
             await self._swap(change.order, change.arm, PROMOTED, by, reason, change)
             return self.shown()
 
@@ -178,16 +134,16 @@ class Rollouts:
             if name is None and former and former.arm.engine.ready:
                 await self._swap(former.order, former.arm, ROLLED_BACK, by, reason)
                 return self.shown()
-            order = await asyncio.to_thread(_before, path, live, self._arms.live.served.bundle, name)
+            order = await asyncio.to_thread(before_live, path, live, self._arms.live.served.bundle, name)
             return await self._begin(order, live, "roll-back", 0.0, by, reason, [])
 
     def shown(self) -> dict[str, Any]:
         """Return what is live, the roll-out that is on or was last, and what is warm."""
         former = self._former
         return {
-            "live": _shown(self._arms.live.served),
+            "live": named(self._arms.live.served),
             "rollout": self._last.shown() if self._last else None,
-            "former": _shown(former.arm.served) | {"until": former.until} if former else None,
+            "former": named(former.arm.served) | {"until": former.until} if former else None,
             "order": str(self._path.resolve()) if self._path else None,
         }
 
@@ -238,18 +194,18 @@ class Rollouts:
             change.arm = await asyncio.to_thread(self._made, change.order, change.manifest)
             self._arms.add(change.arm)
             await change.arm.start()
-            await _ready(change.arm, change.order)
-            await _asked(change.arm, questions)
+            await ready(change.arm, change.order)
+            await asked(change.arm, questions)
             async with self._changing:
                 await self._let_in(change, settings)
             return
         except (ForgelineError, ApiError) as fault:
-            why = f"version {_version(change)} cannot answer: {fault}"
+            why = f"version {change.version} cannot answer: {fault}"
         except TimeoutError:
-            why = f"version {_version(change)} was not ready in time"
+            why = f"version {change.version} was not ready in time"
         except Exception as fault:
-            logger.exception("version %s cannot be tried", _version(change))
-            why = f"version {_version(change)} cannot be tried: {fault!r}"
+            logger.exception("version %s cannot be tried", change.version)
+            why = f"version {change.version} cannot be tried: {fault!r}"
         async with self._changing:
             await self._abort(change, "the gateway", why)
 
@@ -283,9 +239,10 @@ class Rollouts:
         self._arms.trial = None
         change.state, change.ended, change.why = "aborted", time.time(), reason
         figures = change.trial.shown() if change.trial else {}
-        served = {"version": _version(change), "bundle": change.manifest.digest}
+        served = {"version": change.version, "bundle": change.manifest.digest}
         self._retire(change)
         logger.warning("the roll-out of version %s is aborted by %s: %s", served["version"], by, reason)
+        self._tell("rollout.ended", {"state": "aborted", "version": served["version"], "by": by, "why": reason})
         await self._write(ABORTED, rollout=change.id, challenger=served, by=by, reason=reason, figures=figures)
 
     async def _swap(
@@ -297,7 +254,7 @@ class Rollouts:
         facts = {"live": history.told(order, arm.manifest), "before": before, "by": by, "reason": reason}
         if change is not None:
             facts |= {"rollout": change.id, "figures": change.trial.shown() if change.trial else {}}
-        await asyncio.to_thread(_decide, path, order, live, action, facts)
+        await asyncio.to_thread(decide, path, order, live, action, facts)
         former, cooled = self._arms.live, self._former
         self._arms.live, self._arms.trial = arm, None
         if change is not None:
@@ -314,7 +271,9 @@ class Rollouts:
             self._former.cooling = self._run(self._cool(self._former, warm))
         else:
             self._run(self._retired(former))
-        logger.warning("version %s is live: %s by %s", arm.served.version, action, by)
+        state = "promoted" if action == PROMOTED else "rolled back"
+        self._tell("rollout.ended", {"state": state, "version": arm.served.version, "by": by, "why": reason})
+        logger.warning("version %s is live: %s by %s", arm.served.version, state, by)
 
     async def _cool(self, former: Former, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -368,7 +327,7 @@ class Rollouts:
 
     def _refuse_second(self) -> None:
         if self._last is not None and self._last.state in OPEN:
-            message = f"A roll-out of version {_version(self._last)} is open: promote or abort it first."
+            message = f"A roll-out of version {self._last.version} is open: promote or abort it first."
             raise ApiError(409, message, "rollout_open")
 
     async def _write(self, action: str, **facts: Any) -> None:
@@ -379,79 +338,3 @@ class Rollouts:
         except (OSError, LedgerError) as fault:
             message = f"The ledger takes no entry ({fault}), and nothing is changed without one."
             raise ApiError(503, message, "ledger_unavailable", retry_after=5) from fault
-
-
-def _ordered(path: Path, live: Order, name: str | None) -> Order:
-    """Return what is to be tried."""
-    if name is not None:
-        return live.model_copy(update={"bundle": found(live.bundle.parent, name)})
-    beside = path.with_name(CHALLENGER)
-    if not beside.is_file():
-        raise ApiError(404, f"Name a bundle, or write {CHALLENGER} beside the order.", "bundle_not_found", "bundle")
-    asked = Order.read(beside)
-    serve = live.serve.model_copy(update={name: getattr(asked.serve, name) for name in history.TRIED})
-    return live.model_copy(update={"bundle": asked.bundle, "serve": serve})
-
-
-def _before(path: Path, live: Order, digest: str, name: str | None) -> Order:
-    """Return what to go back to."""
-    if name is not None:
-        return live.model_copy(update={"bundle": found(live.bundle.parent, name)})
-    assert live.ledger is not None  # noqa: S101
-    before = History(path, live.ledger).before(digest)
-    if before is None:
-        message = "The ledger knows of nothing that was live before, by a roll-out: name a bundle."
-        raise ApiError(404, message, "bundle_not_found", "bundle")
-    if not Path(before["path"]).is_dir():
-        message = f"The bundle of version {before['version']} is no longer at {before['path']}: deploy that version."
-        raise ApiError(404, message, "bundle_not_found", "bundle")
-    values = live.model_dump(mode="json")
-    values["serve"] |= before["settings"]
-    return Order.model_validate(values | {"bundle": before["path"]})
-
-
-def _decide(path: Path, order: Order, live: Order, action: str, facts: dict[str, Any]) -> None:
-    """Write an order and why; both or none.
-
-    Raises:
-        ApiError: 503 if it cannot be written.
-    """
-    assert live.ledger is not None  # noqa: S101
-    try:
-        order.save(path)
-        try:
-            History(path, live.ledger).write(action, **facts)
-        except BaseException:
-            live.save(path)
-            raise
-    except (OSError, LedgerError) as fault:
-        message = f"The decision cannot be written ({fault}): nothing is changed."
-        raise ApiError(503, message, "ledger_unavailable", retry_after=5) from fault
-
-
-async def _ready(arm: Arm, order: Order) -> None:
-    """Return once an arm's own engine is ready; raise what it failed with, or TimeoutError."""
-    supervision = getattr(order.serve.engine, "supervision", None)
-    async with asyncio.timeout(supervision.start_timeout if supervision else REMOTE_SECONDS):
-        while not arm.engine.ready:
-            if arm.engine.failure is not None:
-                raise arm.engine.failure
-            await asyncio.sleep(LOOK_EVERY)
-
-
-async def _asked(arm: Arm, questions: list[Question]) -> None:
-    """See that an engine answers, and says to each question what it must."""
-    for question in questions or [Question([{"role": "user", "content": "Hello"}], "", 1)]:
-        request = GenerationRequest(question.messages, question.max_tokens, temperature=0, seed=0)
-        async with asyncio.timeout(REMOTE_SECONDS), aclosing(arm.engine.generate(request)) as reply:
-            said = "".join([piece.text async for piece in reply])
-        if questions and said != question.reply:
-            raise ForgelineError(f"to a smoke prompt it says {said!r}, the bundle says {question.reply!r}.")
-
-
-def _version(change: Change) -> str:
-    return change.manifest.lineage.version
-
-
-def _shown(served: Served) -> dict[str, Any]:
-    return {"version": served.version, "run": served.run, "bundle": served.bundle}

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from forgeline.config.schema.serve.rollout import CallerShare
 from forgeline.records import Message
 from forgeline.serving.gateway.exchange import caller_of
-from forgeline.serving.gateway.rollout.rollouts import Question, Rollouts
+from forgeline.serving.gateway.rollout.change import Question
+from forgeline.serving.gateway.rollout.rollouts import Rollouts
 from forgeline.serving.gateway.rollout.trial import Mode
 
 Line = StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"^[^\x00-\x1f]+$")

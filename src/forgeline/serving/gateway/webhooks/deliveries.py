@@ -56,6 +56,7 @@ Event = Literal[
     "budget.exhausted",
     "engine.down",
     "engine.up",
+    "rollout.ended",
 ]
 State = Literal["waiting", "delivered", "dead"]
 IDLE_SECONDS = 5.0  # how long deliveries of a gateway that died, or of a retry, may be overlooked
