@@ -23,6 +23,7 @@ FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, 
 HERE = frozenset({"local", "systemd", "lambda", "cloudrun", "skypilot"})
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
+    "edge": "forgeline.serving.targets.edge:Edge",
     "sagemaker": "forgeline.serving.targets.clouds.sagemaker:Sagemaker",
     "lambda": "forgeline.serving.targets.clouds.aws_lambda:AwsLambda",
     "vertex": "forgeline.serving.targets.clouds.vertex:Vertex",
