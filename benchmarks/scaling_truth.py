@@ -12,8 +12,6 @@ lengths, what was measured, and how long replicas took to start (the median of t
 figures and their ratios; the bar is 15 %. On busy cores Ray itself takes longer than its settings say.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import itertools
@@ -29,6 +27,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("RAY_worker_niceness", "0")  # else whatever else runs here goes before the replicas
 import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 from forgeline.config.schema.serve.engine import Ray
 from forgeline.config.schema.serve.limits import Limits
@@ -55,9 +55,6 @@ class Scripted:
         self._running = 0
 
     def __serve_build_asgi_app__(self) -> Any:
-        from fastapi import FastAPI, Request
-        from fastapi.responses import StreamingResponse
-
         app, free = FastAPI(), asyncio.Semaphore(self._service.slots)
 
         async def reply(tokens: int) -> AsyncIterator[str]:
