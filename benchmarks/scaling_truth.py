@@ -12,8 +12,6 @@ lengths, what was measured, and how long replicas took to start (the median of t
 figures and their ratios; the bar is 15 %. On busy cores Ray itself takes longer than its settings say.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import itertools
