@@ -26,9 +26,9 @@ from forgeline.config.schema.serve.engine import Openvino
 from forgeline.errors import ServingError
 from forgeline.models import LanguageModel, encode_prompt
 from forgeline.serving import admission
+from forgeline.serving import variant as variants
 from forgeline.serving.bundle import Manifest, verify
-from forgeline.serving.engines import Engine, GenerationRequest, Piece, RequestRefused
-from forgeline.serving.engines import openvino_variant as variants
+from forgeline.serving.engines import Engine, GenerationRequest, Piece, RequestRefused, openvino_variant
 from forgeline.serving.engines.embedded import Embedded
 from forgeline.serving.engines.make import made
 from forgeline.serving.engines.openvino import Continuous
@@ -54,7 +54,7 @@ def exported(tiny: tiny_openvino.Tiny, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def environment(root: Path, exported: Path, release: str = variants.RELEASE) -> Path:
+def environment(root: Path, exported: Path, release: str = openvino_variant.RELEASE) -> Path:
     """An exporter's environment whose Python gives every model the same export."""
     where = root / "exporter"
     metadata = where / "lib" / "python3.11" / "site-packages" / f"optimum_intel-{release}.dist-info" / "METADATA"
@@ -74,7 +74,7 @@ def manifest(copied: Path) -> Manifest:
 
 @pytest.fixture
 def variant(copied: Path, manifest: Manifest, root: Path, exported: Path, tmp_path: Path) -> Path:
-    return variants.export(copied, manifest, root, environment(tmp_path, exported))
+    return openvino_variant.export(copied, manifest, root, environment(tmp_path, exported))
 
 
 @pytest.fixture
@@ -175,13 +175,13 @@ def test_a_variant_is_named_by_what_it_is_made_of_and_made_once(
     assert not any(path.stat().st_mode & 0o222 for path in variant.iterdir())
     assert not list(copied.parent.glob(".partial-*"))
     shutil.rmtree(tmp_path / "exporter")
-    assert variants.export(copied, manifest, root, tmp_path / "exporter") == variant
+    assert openvino_variant.export(copied, manifest, root, tmp_path / "exporter") == variant
     said = variants.verify(variant, manifest)
     assert (said.bundle, said.context, said.weights) == (manifest.digest, 4096, "int8_asym")
     (variant / "openvino_model.bin").chmod(0o644)
     (variant / "openvino_model.bin").write_bytes(b"other weights")
     with pytest.raises(ServingError, match=r"openvino_model\.bin was altered.*deploy again"):
-        variants.export(copied, manifest, root, tmp_path / "exporter")
+        openvino_variant.export(copied, manifest, root, tmp_path / "exporter")
 
 
 def test_a_variant_is_signed_as_its_bundle_is(
@@ -213,7 +213,7 @@ def test_a_variant_is_signed_as_its_bundle_is(
             r"holds no optimum-intel.*`python -m venv .*` and `.*bin/pip install --no-deps -r deploy/openvino",
         ),
         ("1.15.0", "lora", "holds optimum-intel 1.15.0, not the release"),
-        (variants.RELEASE, "qlora", "cannot be merged for OpenVINO: set serve.engine.name to transformers"),
+        (openvino_variant.RELEASE, "qlora", "cannot be merged for OpenVINO: set serve.engine.name to transformers"),
     ],
 )
 def test_what_cannot_be_exported_is_one_sentence(
@@ -222,14 +222,14 @@ def test_what_cannot_be_exported_is_one_sentence(
     where = environment(tmp_path, exported, release) if release else tmp_path / "exporter"
     manifest = verify(copied).model_copy(update={"method": method})
     with pytest.raises(ServingError, match=said):
-        variants.export(copied, manifest, root, where)
-    assert not variants.folder_of(copied, manifest).exists()
+        openvino_variant.export(copied, manifest, root, where)
+    assert not openvino_variant.form("int8").folder(copied, manifest).exists()
 
 
 def test_an_exporter_that_fails_leaves_nothing(copied: Path, root: Path, tmp_path: Path) -> None:
     where = environment(tmp_path, tmp_path / "nothing")
     with pytest.raises(ServingError, match=r"cannot be exported for OpenVINO.*last words: .*nothing"):
-        variants.export(copied, verify(copied), root, where)
+        openvino_variant.export(copied, verify(copied), root, where)
     assert not list(copied.parent.glob("*openvino*")) and not list(copied.parent.glob(".partial-*"))
 
 
@@ -239,7 +239,7 @@ def test_only_what_the_gates_admit_may_serve(
     settings = Openvino(name="openvino", process=False, environment=str(environment(tmp_path, exported)))
     with pytest.raises(ServingError, match=r"was not exported for OpenVINO.*forgeline deploy"):
         made(settings, copied, manifest)
-    variant = variants.export(copied, manifest, judging.root, tmp_path / "exporter")
+    variant = openvino_variant.export(copied, manifest, judging.root, tmp_path / "exporter")
     for process in (False, True):
         with pytest.raises(ServingError, match=r"Nothing says that .* may serve.*were not compared"):
             made(settings.model_copy(update={"process": process}), copied, manifest)
@@ -303,7 +303,7 @@ def test_the_deployment_line_stops_at_a_refusal_and_writes_it_down(
 
 @installed
 def test_the_real_exporter_writes_what_the_engine_serves(copied: Path, root: Path) -> None:
-    variant = variants.export(copied, verify(copied), root, ENVIRONMENT)
+    variant = openvino_variant.export(copied, verify(copied), root, ENVIRONMENT)
 
     async def main() -> None:
         async with started(engine_of(variant, copied)) as engine:

@@ -258,7 +258,8 @@ def _reaches(values: Any, location: tuple[Any, ...]) -> bool:
 def _located(location: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
     """Return the keys of a location in the files, and the section that the last of them stands in.
 
-    Pydantic puts the tag of the branch among the keys where a section is one of several, told apart by `name`.
+    Pydantic puts the tag of the branch among the keys where a section is one of several, told apart by `name` or
+    `kind`.
     """
     annotation: Any = Config
     keys: list[Any] = []
@@ -277,11 +278,11 @@ def _located(location: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
 
 
 def _branches(annotation: Any) -> dict[str, Any]:
-    """Return the sections that an annotation chooses from by their `name`."""
+    """Return the sections that an annotation chooses from by their `name` or `kind`."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     sections = [part for part in get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
-    named = [(section, section.model_fields.get("name")) for section in sections]
+    named = [(section, section.model_fields.get("name") or section.model_fields.get("kind")) for section in sections]
     return {tag: section for section, name in named if name for tag in get_args(name.annotation)}
 
 

@@ -95,12 +95,21 @@ class Curves(NamedTuple):
     from_nought: bool = True
 
 
+class Scatter(NamedTuple):
+    """Points with an interval upwards: label, how far along, low, value, high, tone. The axis along begins at 0."""
+
+    title: str
+    along: str
+    unit: str
+    points: list[tuple[str, float, float, float, float, Tone]]
+
+
 class Chart(NamedTuple):
     """A picture beside the Markdown, and the charts that the page draws in its place."""
 
     picture: str
     caption: str
-    drawn: Sequence[Bars | Intervals | Histogram | Curves]
+    drawn: Sequence[Bars | Intervals | Histogram | Curves | Scatter]
 
 
 class Marked(NamedTuple):

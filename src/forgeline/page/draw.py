@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from html import escape
 
-from forgeline.page.blocks import Bars, Curves, Histogram, Intervals, Series
+from forgeline.page.blocks import Bars, Curves, Histogram, Intervals, Scatter, Series
 
 HEIGHT = 150  # of a histogram's columns and of curves, in pixels
 BUCKETS = 200  # of a long curve: each shows its least and its greatest value
 MARKED = 40  # points of a series that are few enough to be marked each
 TICKS = 5
+LINE, NAME_ROOM = 13, 0.2  # of a name in a scatter: pixels, and a share of the width
 
 
 def bars(chart: Bars) -> str:
@@ -124,6 +125,49 @@ def curves(chart: Curves) -> str:
         f'<svg role="img" aria-label="{escape(chart.title)}">{grid}'
         f'<svg width="100%" height="{HEIGHT}" viewBox="0 0 100 {HEIGHT}" preserveAspectRatio="none">{lines}</svg>'
         f'{marks}{ticks}</svg></div><p class="unit">{escape(chart.unit)}</p></div>'
+    )
+
+
+def scatter(chart: Scatter) -> str:
+    """Return points with their intervals, each with its name beside it, on the side where there is room."""
+    height = 2 * HEIGHT
+    step, low, high = _scale(
+        min([0.0, *(least for _, _, least, _, _, _ in chart.points)]),
+        max([0.0, *(most for _, _, _, _, most, _ in chart.points)]),
+    )
+    stride, _, last = _scale(0, max([at for _, at, _, _, _, _ in chart.points], default=1))
+
+    def down(value: float) -> str:
+        return _number(height * (high - value) / (high - low))
+
+    levels = [low + step * number for number in range(round((high - low) / step) + 1)]
+    scale = "".join(f'<text x="100%" y="{float(down(level)) + 4:g}" class="end">{level:g}</text>' for level in levels)
+    grid = "".join(f'<line class="grid" x1="0" x2="100%" y1="{down(level)}" y2="{down(level)}"/>' for level in levels)
+    ticks = "".join(
+        f'<text x="{_number(100 * at / last)}%" y="{height + 18}">{at:,g}</text>'
+        for at in (stride * number for number in range(round(last / stride) + 1))
+    )
+    marks = []
+    names: list[tuple[float, float]] = []  # how far along and down
+    for label, at, least, middle, most, tone in sorted(chart.points, key=lambda point: -point[3]):
+        place = f"{_number(100 * at / last)}%"
+        side, shift = ("end", -8) if at > last * 0.7 else ("start", 8)
+        beside = float(down(middle)) + 4
+        while any(abs(at - along) < last * NAME_ROOM and abs(beside - below) < LINE for along, below in names):
+            beside += LINE
+        names.append((at, beside))
+        marks.append(
+            f'<line class="{tone}" x1="{place}" x2="{place}" y1="{down(least)}" y2="{down(most)}"/>'
+            f'<circle class="{tone}" cx="{place}" cy="{down(middle)}" r="4"><title>{escape(label)}: {middle:.2f} '
+            f"[{least:.2f}, {most:.2f}] at {at:,.4g}</title></circle>"
+            f'<text class="{side}" x="{place}" dx="{shift}" y="{beside:g}">{escape(label)}</text>'
+        )
+    return (
+        f'<div class="chart scatter"><h4>{escape(chart.title)}</h4>'
+        f'<div class="plot"><svg aria-hidden="true" style="height:{height + 22}px">{scale}</svg>'
+        f'<svg role="img" aria-label="{escape(chart.title)}" style="height:{height + 22}px">{grid}'
+        f'{"".join(marks)}{ticks}</svg></div><p class="unit">up: {escape(chart.unit)}; along: {escape(chart.along)}</p>'
+        "</div>"
     )
 
 

@@ -21,12 +21,13 @@ from forgeline.page.blocks import (
     Marked,
     Points,
     Prose,
+    Scatter,
     Section,
     Table,
     count,
     is_number,
 )
-from forgeline.page.draw import bars, curves, histogram, intervals
+from forgeline.page.draw import bars, curves, histogram, intervals, scatter
 from forgeline.page.style import STYLE
 
 FOLDED = 12  # sentences that are shown without being asked for
@@ -92,7 +93,7 @@ def _points(sentences: list[str]) -> str:
     return f"<details><summary>{len(sentences)} findings in sentences</summary>{points}</details>"
 
 
-def _drawn(chart: Bars | Intervals | Histogram | Curves) -> str:
+def _drawn(chart: Bars | Intervals | Histogram | Curves | Scatter) -> str:
     match chart:
         case Bars():
             return bars(chart)
@@ -102,6 +103,8 @@ def _drawn(chart: Bars | Intervals | Histogram | Curves) -> str:
             return histogram(chart)
         case Curves():
             return curves(chart)
+        case Scatter():
+            return scatter(chart)
 
 
 def _table(block: Table) -> str:

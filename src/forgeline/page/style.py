@@ -74,9 +74,11 @@ svg text.start { text-anchor: start; } svg text.end { text-anchor: end; }
 rect.good { fill: var(--good); } rect.plain { fill: var(--accent); } rect.lost { fill: var(--lost); }
 rect.quiet { fill: var(--quiet); }
 line { stroke-width: 2; } line.plain { stroke: var(--accent); } line.quiet { stroke: var(--quiet); }
+line.good { stroke: var(--good); } line.lost { stroke: var(--lost); }
 line.nought { stroke: var(--quiet); stroke-width: 1; opacity: .6; }
 line.grid { stroke: var(--line); stroke-width: 1; }
 circle.plain { fill: var(--accent); } circle.quiet { fill: var(--quiet); } circle.lost { fill: var(--lost); }
+circle.good { fill: var(--good); }
 polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round; vector-effect: non-scaling-stroke; }
 polyline.plain { stroke: var(--accent); } polyline.lost { stroke: var(--lost); }
 .plot { display: grid; grid-template-columns: 3rem minmax(0, 1fr); gap: .6rem; }
@@ -86,7 +88,7 @@ polyline.plain { stroke: var(--accent); } polyline.lost { stroke: var(--lost); }
   vertical-align: middle; }
 .key.plain::before { border-color: var(--accent); } .key.lost::before { border-color: var(--lost); }
 .drawn { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1.8rem 2.4rem; }
-.bars, .intervals, .curves:first-child { grid-column: 1 / -1; }
+.bars, .intervals, .scatter, .curves:first-child { grid-column: 1 / -1; }
 .examples > div { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: .7rem; }
 article { border: 1px solid var(--line); border-radius: 8px; padding: .75rem 1rem; }
 article h4 { font-weight: 500; color: var(--soft); font-size: .8125rem; margin: 0 0 .4rem; overflow-wrap: anywhere; }

@@ -7,23 +7,26 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from forgeline.config.schema import Config, Evaluate
 from forgeline.config.schema.serve.engine import Openvino
 from forgeline.data.layout import SPLITS
-from forgeline.evaluation import difference, evaluate
+from forgeline.evaluation import Report, difference, evaluate
 from forgeline.evaluation.bootstrap import Difference, Estimate
+from forgeline.evaluation.subjects import Subject
 from forgeline.lineage import file_digest, value_digest
 from forgeline.models import Reply
 from forgeline.records import Record
 from forgeline.registry.gates import Evidence, judge
+from forgeline.serving import variant as variants
 from forgeline.serving.bundle import Manifest, verify
-from forgeline.serving.engines import Engine, GenerationRequest
-from forgeline.serving.engines import openvino_variant as variants
+from forgeline.serving.engines import Engine, GenerationRequest, openvino_variant
 from forgeline.serving.engines.embedded import Embedded
 from forgeline.serving.engines.openvino import Continuous
 from forgeline.serving.subjects import subject
+from forgeline.serving.variant import Admission, Held, Variant
 
 Messages = list[dict[str, str]]
 LOOK_EVERY = 0.1  # seconds, while the engine loads
@@ -56,42 +59,75 @@ class Asked:
         """Return None, as `losses` does."""
 
 
-def admit(config: Config, bundle: Path, settings: Openvino, prompts: Sequence[Messages]) -> variants.Admission:
-    """Return what the gates of `policy.admission` say of a bundle's variant, which is made if it is not there.
+@dataclass
+class Judge:
+    """Scores variants of one bundle beside the bundle's own replies, which are given once for all of them.
 
-    `prompts` are the parity check's. What was measured is kept with the variant, and measured again only for another
-    release of OpenVINO, other test prompts or other settings of the evaluation; it is judged each time.
+    `prompts` are the parity check's.
+    """
+
+    config: Config
+    bundle: Path
+    manifest: Manifest
+    prompts: Sequence[Messages]
+
+    @cached_property
+    def own(self) -> Report:
+        """What the bundle itself scores."""
+        test = self.config.root / SPLITS["test"]
+        return evaluate(
+            subject(self.config, str(self.bundle.resolve())), test, _scoring(self.config), self.config.project.seed
+        )
+
+    def admit(self, folder: Path, variant: Variant, runtime: str, asked: Subject, alone: Subject) -> Admission:
+        """Return what the gates of `policy.admission` say of a verified variant that `asked` lets answer.
+
+        `alone` is it with nobody else there, for the replies to the parity prompts.
+
+        What was measured is kept with the variant, and measured again only for another release of what runs it, other
+        test prompts or other settings of the evaluation; it is judged each time.
+
+        Raises:
+            ServingError: if the variant does not answer.
+        """
+        config, scoring = self.config, _scoring(self.config)
+        measured = _identity(config, scoring, self.prompts)
+        found = variants.known(folder)
+        if found is None or (found.variant, found.runtime, found.measured) != (variant.digest, runtime, measured):
+            seed, test = config.project.seed, config.root / SPLITS["test"]
+            theirs = evaluate(asked, test, scoring, seed)
+            said = alone.replies(self.prompts, config.serve.sampling.max_tokens)
+            apart = difference(theirs, self.own, scoring, seed)
+            found = Admission(
+                variant=variant.digest,
+                runtime=runtime,
+                measured=measured,
+                values={name: estimate.model_dump() for name, estimate in theirs.metrics.items()},
+                differences={name: each.model_dump() for name, each in apart.items()},
+                replies=[reply.text for reply in said],
+            )
+        judged = found.model_copy(update={"verdicts": _verdicts(config, self.manifest, found)})
+        variants.save(folder, judged)
+        return judged
+
+
+def admit(config: Config, bundle: Path, settings: Openvino, prompts: Sequence[Messages]) -> Admission:
+    """Return what the gates of `policy.admission` say of a bundle's OpenVINO variant, made if it is not there.
 
     Raises:
         ServingError: if the bundle cannot be exported, or its variant does not answer.
     """
     signing = config.serve.signing
-    manifest, runtime = verify(bundle, signing), variants.runtime()
-    folder = variants.export(bundle, manifest, config.root, config.root / settings.environment, signing)
+    manifest, runtime = verify(bundle, signing), openvino_variant.runtime()
+    environment = config.root / settings.environment
+    folder = openvino_variant.export(bundle, manifest, config.root, environment, signing, settings.weights)
     variant = variants.verify(folder, manifest, signing)
-    scoring = _scoring(config)
-    measured = _identity(config, scoring, prompts)
-    found = variants.known(folder)
-    if found is None or (found.variant, found.runtime, found.measured) != (variant.digest, runtime, measured):
 
-        def make() -> Engine:
-            return Embedded(settings.name, Continuous(folder, variant, bundle))
+    def make() -> Engine:
+        return Embedded(settings.name, Continuous(folder, variant, bundle))
 
-        seed, test = config.project.seed, config.root / SPLITS["test"]
-        ours = evaluate(Asked(settings.name, make), test, scoring, seed)
-        own = evaluate(subject(config, str(bundle)), test, scoring, seed)
-        alone = Asked(settings.name, make, seed=0).replies(prompts, config.serve.sampling.max_tokens)
-        found = variants.Admission(
-            variant=variant.digest,
-            runtime=runtime,
-            measured=measured,
-            values={name: estimate.model_dump() for name, estimate in ours.metrics.items()},
-            differences={name: each.model_dump() for name, each in difference(ours, own, scoring, seed).items()},
-            replies=[reply.text for reply in alone],
-        )
-    judged = found.model_copy(update={"verdicts": _verdicts(config, manifest, found)})
-    variants.save(folder, judged)
-    return judged
+    asked, alone = Asked(settings.name, make), Asked(settings.name, make, seed=0)
+    return Judge(config, bundle, manifest, prompts).admit(folder, variant, runtime, asked, alone)
 
 
 def _scoring(config: Config) -> Evaluate:
@@ -108,7 +144,7 @@ def _identity(config: Config, scoring: Evaluate, prompts: Sequence[Messages]) ->
     return value_digest([test, *settings, [list(prompt) for prompt in prompts]])
 
 
-def _verdicts(config: Config, manifest: Manifest, found: variants.Admission) -> list[variants.Held]:
+def _verdicts(config: Config, manifest: Manifest, found: Admission) -> list[Held]:
     evidence = Evidence(
         version=int(manifest.lineage.version),
         data_digest=manifest.lineage.data_digest,
@@ -118,7 +154,7 @@ def _verdicts(config: Config, manifest: Manifest, found: variants.Admission) -> 
         enough=config.evaluate.min_examples,
     )
     verdicts = judge(config.policy.model_copy(update={"gates": config.policy.admission}), evidence)
-    return [variants.Held(gate=each.gate, outcome=each.outcome, reason=each.reason) for each in verdicts]
+    return [Held(gate=each.gate, outcome=each.outcome, reason=each.reason) for each in verdicts]
 
 
 async def _asked(engine: Engine, requests: Sequence[GenerationRequest], advance: Callable[[int], None]) -> list[Reply]:

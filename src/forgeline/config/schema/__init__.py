@@ -29,6 +29,7 @@ from forgeline.config.schema.data import (
 )
 from forgeline.config.schema.evaluate import Evaluate
 from forgeline.config.schema.licenses import License
+from forgeline.config.schema.optimise import Optimise
 from forgeline.config.schema.policy import Gate, Policy
 from forgeline.config.schema.probes import Probes
 from forgeline.config.schema.project import Project, Stores
@@ -66,6 +67,7 @@ __all__ = [
     "Mitigate",
     "Model",
     "NearDuplicates",
+    "Optimise",
     "Parity",
     "Pii",
     "PiiKind",
@@ -112,6 +114,7 @@ class Config(Section):
     licenses: dict[str, License]
     cost: Cost
     sweep: Sweep
+    optimise: Optimise
     approaches: Approaches
     probes: Probes
 
@@ -120,11 +123,11 @@ class Config(Section):
 
         A version that is an approach keeps what it is of approaches.yaml itself.
         """
-        beside = {"root", "profile", "licenses", "cost", "sweep", "approaches", "probes"}
+        beside = {"root", "profile", "licenses", "cost", "sweep", "optimise", "approaches", "probes"}
         return value_digest(self.model_dump(mode="json", exclude=beside))
 
 
 SECTIONS = (
     *("project", "data", "train", "evaluate", "policy", "serve"),
-    *("licenses", "cost", "sweep", "approaches", "probes"),
+    *("licenses", "cost", "sweep", "optimise", "approaches", "probes"),
 )

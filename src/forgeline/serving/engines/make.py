@@ -61,7 +61,9 @@ def made(
             from forgeline.serving.engines.openvino import Continuous
             from forgeline.serving.engines.openvino_variant import admitted
 
-            return Embedded(settings.name, Continuous(*admitted(bundle, manifest, serve.signing), bundle))
+            return Embedded(
+                settings.name, Continuous(*admitted(bundle, manifest, serve.signing, settings.weights), bundle)
+            )
         case Remote():
             from forgeline.serving.engines import remote
 
@@ -98,7 +100,8 @@ def _supervised(
             endpoint = Endpoint.own(manifest.lineage.model, settings, settings.timeouts)
             program = _own_server(settings, endpoint, bundle, log, serve)
         case Openvino():
-            admitted(bundle, manifest, serve.signing)  # what its process would be refused is told before it is started
+            # What its process would be refused is told before it is started.
+            admitted(bundle, manifest, serve.signing, settings.weights)
             endpoint = Endpoint(url="", model=manifest.lineage.model, timeouts=settings.timeouts)
             program = _own_server(settings, endpoint, bundle, log, serve)
     return supervised.Supervised(name, program, settings.supervision, serve.drain_timeout)

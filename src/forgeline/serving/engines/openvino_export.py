@@ -1,20 +1,23 @@
-"""Export a model for OpenVINO: `ENVIRONMENT/bin/python openvino_export.py MODEL OUT`, in the exporter's environment.
+"""Export a model for OpenVINO: `ENVIRONMENT/bin/python openvino_export.py MODEL OUT WEIGHTS`, in its environment.
 
-MODEL is a folder in the transformers layout, OUT gets the same model with weights of 8 bits (asymmetric, a scale for
-each channel). Nothing of Forgeline is imported: it is not there.
+MODEL is a folder in the transformers layout, OUT gets the same model. WEIGHTS are `fp32`, `int8_asym` (8 bits, a scale
+for each channel) or `int4_asym` (4 bits, a scale for each group of 64; the first and last layer stay at 8 bits).
+Nothing of Forgeline is imported: it is not there.
 """
 
 import sys
 
 from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
+CUT = {"int8_asym": {"bits": 8, "sym": False}, "int4_asym": {"bits": 4, "sym": False, "group_size": 64, "ratio": 1.0}}
 
-def main(model: str, out: str) -> None:
+
+def main(model: str, out: str, weights: str) -> None:
     """Export the model in one folder to another."""
-    eight_bits = OVWeightQuantizationConfig(bits=8, sym=False)
-    exported = OVModelForCausalLM.from_pretrained(
-        model, export=True, compile=False, local_files_only=True, quantization_config=eight_bits
-    )
+    how = {"load_in_8bit": False}  # what a large model would otherwise be cut to unasked
+    if weights in CUT:
+        how = {"quantization_config": OVWeightQuantizationConfig(**CUT[weights])}
+    exported = OVModelForCausalLM.from_pretrained(model, export=True, compile=False, local_files_only=True, **how)
     exported.save_pretrained(out)
 
 

@@ -57,6 +57,7 @@ class Supervised:
         self._drain = drain
         self._remote = Remote(name, program.endpoint)  # of the running process; never ready before there is one
         self._last_piece = float("-inf")
+        self.pid: int | None = None  # of the process by which all that belongs to the engine was started
 
     @property
     def ready(self) -> bool:
@@ -122,7 +123,7 @@ class Supervised:
                 start_new_session=True,
             )
         endpoint = replace(self._program.endpoint, url=self._program.url(port), key=key if variable else None)
-        self._last_piece, self._remote = self.last_piece, Remote(self.name, endpoint)
+        self._last_piece, self._remote, self.pid = self.last_piece, Remote(self.name, endpoint), process.pid
         await self._remote.start()
         exited = asyncio.create_task(process.wait())
         try:

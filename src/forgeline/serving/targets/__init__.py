@@ -22,6 +22,7 @@ FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, 
 HERE = frozenset({"local", "systemd"})  # their gateways have this project's database, and its local key
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
+    "edge": "forgeline.serving.targets.edge:Edge",
     "sagemaker": "forgeline.serving.targets.clouds.sagemaker:Sagemaker",
     "lambda": "forgeline.serving.targets.clouds.aws_lambda:AwsLambda",
     "vertex": "forgeline.serving.targets.clouds.vertex:Vertex",

@@ -12,6 +12,7 @@ Reference = Annotated[str, Field(pattern=r"^\$\{env:[A-Za-z_][A-Za-z0-9_]*\}$")]
 """Where a secret stands; never the secret itself."""
 
 Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+OpenvinoWeights = Literal["fp32", "int8", "int4"]
 
 
 class Timeouts(Section):
@@ -65,7 +66,7 @@ class Remote(Section):
 
 
 class Openvino(Section):
-    """The bundle's model in weights of 8 bits under OpenVINO: on processors, many requests at once.
+    """The bundle's model in `weights` of 8 or 4 bits under OpenVINO: on processors, many requests at once.
 
     `environment` is the exporter's, which `forgeline deploy` needs once for each bundle; the engine itself runs in the
     main one. In the gateway's process it would stop everything else there at each token: OpenVINO's step keeps the
@@ -73,6 +74,7 @@ class Openvino(Section):
     """
 
     name: Literal["openvino"]
+    weights: OpenvinoWeights = "int8"
     process: bool = True
     environment: str = ".forgeline/engines/openvino-export"
     timeouts: Timeouts = Timeouts()

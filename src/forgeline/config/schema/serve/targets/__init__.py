@@ -13,12 +13,14 @@ from forgeline.config.schema.serve.targets.clouds import (
     Vertex,
 )
 from forgeline.config.schema.serve.targets.containers import Compose, Image, Kserve, Kuberay, Kubernetes, Resources
+from forgeline.config.schema.serve.targets.edge import Edge
 from forgeline.config.schema.serve.targets.systemd import Systemd
 
 
 class Targets(Section):
     """What each target needs to know beside the rest of serve.yaml."""
 
+    edge: Edge = Edge()
     pushed: Pushed | None = None
     sagemaker: Sagemaker | None = None
     aws_lambda: AwsLambda | None = None

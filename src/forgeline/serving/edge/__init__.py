@@ -1,0 +1,1 @@
+"""A bundle for devices without Python."""
