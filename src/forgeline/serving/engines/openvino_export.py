@@ -6,15 +6,19 @@ Nothing of Forgeline is imported: it is not there.
 """
 
 import sys
+from typing import Any
 
 from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
-CUT = {"int8_asym": {"bits": 8, "sym": False}, "int4_asym": {"bits": 4, "sym": False, "group_size": 64, "ratio": 1.0}}
+CUT: dict[str, dict[str, Any]] = {
+    "int8_asym": {"bits": 8, "sym": False},
+    "int4_asym": {"bits": 4, "sym": False, "group_size": 64, "ratio": 1.0},
+}
 
 
 def main(model: str, out: str, weights: str) -> None:
     """Export the model in one folder to another."""
-    how = {"load_in_8bit": False}  # what a large model would otherwise be cut to unasked
+    how: dict[str, Any] = {"load_in_8bit": False}  # what a large model would otherwise be cut to unasked
     if weights in CUT:
         how = {"quantization_config": OVWeightQuantizationConfig(**CUT[weights])}
     exported = OVModelForCausalLM.from_pretrained(model, export=True, compile=False, local_files_only=True, **how)

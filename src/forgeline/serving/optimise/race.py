@@ -104,12 +104,13 @@ async def _asked(engine: Supervised, prompts: Sequence[Messages], clients: int, 
 
 def _processes(engine: Supervised) -> list[psutil.Process]:
     assert engine.pid is not None  # noqa: S101
-    return psutil.Process(engine.pid).children(recursive=True)
+    children: list[psutil.Process] = psutil.Process(engine.pid).children(recursive=True)
+    return children
 
 
 def _core_seconds(engine: Supervised) -> float:
     times = [process.cpu_times() for process in _processes(engine)]
-    return sum(each.user + each.system for each in times)
+    return float(sum(each.user + each.system for each in times))
 
 
 def _peak_memory(engine: Supervised) -> int:

@@ -19,7 +19,7 @@ from forgeline.config.schema.serve.engine import Engine, Openvino, Ray, Remote, 
 from forgeline.errors import ServingError
 from forgeline.models import base_name
 from forgeline.serving.bundle import verified_base
-from forgeline.serving.engines.openvino_variant import folder_of
+from forgeline.serving.engines.openvino_variant import form
 from forgeline.serving.gateway.access.tls import check_exposure
 from forgeline.serving.order import Order
 from forgeline.serving.targets import Job, refuse
@@ -145,7 +145,7 @@ def stage(job: Job, folder: Path) -> None:
         _put(str(file), str(there))
     engine = job.config.serve.engine
     if isinstance(engine, Openvino):
-        variant = folder_of(job.bundle, job.manifest)
+        variant = form(engine.weights).folder(job.bundle, job.manifest)
         _lay(variant, context / variant.name)
     if isinstance(engine, Transformers):
         for name, path in engine.adapters.items():
