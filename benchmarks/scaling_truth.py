@@ -8,11 +8,9 @@ replicas are the embedded engine of a bundle; then there must be a core for each
 
 One replica is measured first, through Ray's proxy (what `forgeline measure` does). Then bounded traffic rises and
 falls: replicas come and go by the policy, and are counted twice a second. The simulator gets the requests' times and
-lengths, what was measured, and how long replicas took to start (the median of this run). Printed are both sides'
-figures and their ratios; the bar is 15 %. On busy cores Ray itself takes longer than its settings say.
+lengths, what was measured, and how long replicas took to start in this run, one after the other: a start waits for the
+machine, not for the policy. Printed are both sides' figures and their ratios; the bar is 15 %.
 """
-
-from __future__ import annotations
 
 import argparse
 import asyncio
@@ -29,6 +27,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("RAY_worker_niceness", "0")  # else whatever else runs here goes before the replicas
 import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 from forgeline.config.schema.serve.engine import Ray
 from forgeline.config.schema.serve.limits import Limits
@@ -55,9 +55,6 @@ class Scripted:
         self._running = 0
 
     def __serve_build_asgi_app__(self) -> Any:
-        from fastapi import FastAPI, Request
-        from fastapi.responses import StreamingResponse
-
         app, free = FastAPI(), asyncio.Semaphore(self._service.slots)
 
         async def reply(tokens: int) -> AsyncIterator[str]:
@@ -153,13 +150,13 @@ def means(first: Any, whole: Any, mean: float, most: float, hours: float) -> dic
     }
 
 
-def simulated(trace: traffic.Trace, measured: Service, scaling: Scaling) -> dict[str, float]:
-    """Return the simulator's figures: medians of several seeds of the router's choices."""
+def simulated(trace: traffic.Trace, measured: Service, scaling: Scaling, began: list[float]) -> dict[str, float]:
+    """Return the simulator's figures: medians of seeds of the router's choices, with the real starts in turn."""
     doors = fleet.Doors(10_000, Limits().max_queue, 300.0, AT_ONCE * scaling.ongoing_requests)
     rules = Rules.of(scaling, 0.0, trace.seconds + AFTER)
     every = []
     for seed in range(SEEDS):
-        pace = fleet.Pace(*measured.curves(), measured.start, 0.0)
+        pace = fleet.Pace(*measured.curves(), np.array(began), 0.0)
         found = fleet.run(trace.at, trace.tokens, pace, doors, rules, 1.0, seed, AFTER)
         answered = ~np.isnan(found.whole)
         span = int(trace.seconds + AFTER)
@@ -185,12 +182,11 @@ def truth(bundle: Path | None, seed: int, address: str | None) -> dict[str, Any]
     ray_engine.deploy(made, order, settings, scaling)
     took, counted = asyncio.run(drive(trace, url, body))
     began = starts(counted)
-    measured = measured.model_copy(update={"start": statistics.median(began)})
     at, runs, has = (np.array(each, dtype=np.float64) for each in zip(*counted, strict=True))
     weights = np.diff(at, append=at[-1] + LOOK)
     first, whole = zip(*took, strict=True)
     real = means(first, whole, np.average(runs, weights=weights), runs.max(), (has * weights).sum() / 3600)
-    guessed = simulated(trace, measured, scaling)
+    guessed = simulated(trace, measured, scaling, began)
     return {
         "requests": len(took),
         "measured": measured.model_dump(mode="json"),

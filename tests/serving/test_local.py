@@ -7,6 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -48,20 +51,52 @@ def test_deploy_update_and_drain(config: Config, bundle: Path, other_bundle: Pat
     try:
         assert (first.version, first.url) == ("3", f"http://127.0.0.1:{config.serve.port}")
         assert deploy(root, order, answers_but_fails) == first  # it answers already: nothing is done
-        with pytest.raises(ServingError, match=r"smoke test failed\.\nVersion 3 was not touched, and serves on"):
-            deploy(root, Order(bundle=other_bundle, serve=config.serve), answers_but_fails)
-        assert seen == ["4"]
-        untouched = status(root)
-        assert untouched is not None
-        assert (untouched.deployment, untouched.health) == (first, "ready")
-        second = deploy(root, Order(bundle=other_bundle, serve=config.serve), passes)
-        assert (second.version, second.pid) == ("4", first.pid)
+        with asked_all_the_time(first) as answers:
+            with pytest.raises(ServingError, match=r"smoke test failed\.\nVersion 3 was not touched, and serves on"):
+                deploy(root, Order(bundle=other_bundle, serve=config.serve), answers_but_fails)
+            assert seen == ["4"]
+            untouched = status(root)
+            assert untouched is not None
+            assert (untouched.deployment, untouched.health) == (first, "ready")
+            assert {*answers} == {"3"}
+            second = deploy(root, Order(bundle=other_bundle, serve=config.serve), passes)
+            assert (second.version, second.pid) == ("4", first.pid)
+            wait_for(lambda: "4" in answers)
+        assert answers == sorted(answers)
         shut_down_during_a_stream(second)
     finally:
         stopped = stop(root)
     assert stopped is not None
     assert not stopped.killed
     assert status(root) is None
+
+
+@contextmanager
+def asked_all_the_time(deployment: Deployment) -> Iterator[list[str]]:
+    """Ask on a connection that is kept; yield the version that answered each time, or what went wrong instead."""
+    client = OpenAI(base_url=f"{deployment.url}/v1", api_key="none", max_retries=0)
+    answers: list[str] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.05):
+            try:
+                answer = client.chat.completions.with_raw_response.create(
+                    model=deployment.model,
+                    messages=HELLO,
+                    max_tokens=2,  # type: ignore[arg-type]
+                )
+                answers.append(answer.headers["x-forgeline-version"])
+            except APIError as fault:
+                answers.append(repr(fault))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        asking.join()
 
 
 def shut_down_during_a_stream(deployment: Deployment) -> None:

@@ -65,8 +65,8 @@ class Operator:
             time.sleep(LOOK_EVERY)
         rollout = found["rollout"]
         if rollout and rollout["state"] == "aborted":
-            live = found["live"]["version"]
-            raise ServingError(f"The roll-out is aborted: {rollout['why']}. Version {live} is live, as before.")
+            live, why = found["live"]["version"], rollout["why"].rstrip(".")
+            raise ServingError(f"The roll-out is aborted: {why}. Version {live} is live, as before.")
         return found
 
     def _asked(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:

@@ -148,6 +148,8 @@ def test_a_region_without_the_instance_type(cloud: Cloud, target: Sagemaker, mak
     with pytest.raises(ServingError, match=r"eu-west-3 has no ml\.p4d\.24xlarge.*another region\. Nothing was made"):
         deploy(target, elsewhere)
     assert cloud.names()[0] == [made["endpoint"]]
+    with pytest.raises(ServingError, match=r"runs with region eu-central-1, .* says us-east-1: take it down first"):
+        deploy(target, make("4", targets={"sagemaker": {**ASKED, "region": "us-east-1"}}))
 
 
 def test_no_credentials_is_one_sentence(target: Sagemaker, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from scene import LINEAGE, wait_for
 
@@ -142,11 +143,10 @@ def bundle(folder: Path, version: str, **differs: Any) -> Path:
     return path
 
 
-@contextmanager
-def house(
+def made(
     folder: Path, monkeypatch: pytest.MonkeyPatch, engines: dict[str, Scripted] | None = None, **rollout: Any
-) -> Iterator[House]:
-    """Serve what the order in a folder says, which is version 1 if there is none; version 2 lies beside it."""
+) -> tuple[FastAPI, dict[str, Scripted]]:
+    """Return what serves the order in a folder, which is of version 1 if there is none; version 2 lies beside it."""
     engines = {"1": Scripted(), "2": Scripted()} | (engines or {})
     path = folder / "order.json"
     if not path.exists():
@@ -168,8 +168,16 @@ def house(
     monkeypatch.setattr(gateway, "made_all", made_all)
     order = Order.read(path)
     manifest, page = verify(order.bundle), Page(title="Replies", objective="", human_review="", system="")
-    made = made_all(order.serve, order.bundle, manifest)
-    app = gateway.create_app(made, manifest, order.serve, folder, page, path)
+    own = made_all(order.serve, order.bundle, manifest)
+    return gateway.create_app(own, manifest, order.serve, folder, page, path), engines
+
+
+@contextmanager
+def house(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, engines: dict[str, Scripted] | None = None, **rollout: Any
+) -> Iterator[House]:
+    """Serve, in this process, what the order in a folder says."""
+    app, engines = made(folder, monkeypatch, engines, **rollout)
     with TestClient(app, base_url="http://localhost") as client:
         yield House(folder, engines, client)
 

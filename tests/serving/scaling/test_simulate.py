@@ -62,7 +62,7 @@ def test_a_server_of_one_slot_waits_as_a_queue_does() -> None:
     replica = Service(slots=1, at_once=(1,), first=(0.1,), token=(0.0,), start=1)
     trace = Load(np.full(20_000, 8.0), np.ones(1)).drawn(3)
     rules = Rules.of(Scaling.model_validate(fixed(1)), 0.0, 20_000)
-    pace, doors = fleet.Pace(*replica.curves(), 1.0, 0.0), fleet.Doors(10_000, 0, 30.0, 1000)
+    pace, doors = fleet.Pace(*replica.curves(), np.ones(1), 0.0), fleet.Doors(10_000, 0, 30.0, 1000)
     found = fleet.run(trace.at, trace.tokens, pace, doors, rules, 60.0, 0, 60.0)
     assert np.nanmean(found.first) == pytest.approx(0.1 + 0.8 * 0.1 / (2 * 0.2), rel=0.05)
 

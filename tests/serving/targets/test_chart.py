@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_manifests import APART, GPU, KEDA, job
+from test_manifests import GPU, KEDA, job
 
 from forgeline.serving import targets
 from forgeline.serving.targets import schemas
@@ -28,9 +28,7 @@ def rendered(chart: Path, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {Path(path).stem: yaml.safe_load(text) for path, text in texts.items()}
 
 
-@pytest.mark.parametrize(
-    "chart", [(), APART, GPU, KEDA, HOST], indirect=True, ids=["whole", "apart", "gpu", "keda", "host"]
-)
+@pytest.mark.parametrize("chart", [(), GPU, KEDA, HOST], indirect=True, ids=["whole", "gpu", "keda", "no host"])
 def test_its_default_values_give_what_kubernetes_would_apply(
     chart: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,18 @@ def test_what_cannot_be_had_there_is_a_sentence(
         planned(tmp_path, target, profile, overrides)
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "profile", "package"),
+    [("kubernetes", "cluster", "kubernetes_validate"), ("compose", None, "check_jsonschema")],
+)
+def test_without_the_schemas_it_is_a_sentence(
+    tmp_path: Path, target: str, profile: str | None, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ServingError, match=r"not here: pip install 'forgeline\[containers\]'\.$"):
+        planned(tmp_path, target, profile)
 
 
 def test_pods_are_hardened_and_drain(tmp_path: Path) -> None:

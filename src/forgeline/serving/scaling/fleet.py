@@ -37,11 +37,14 @@ class Doors(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """A replica's pace by how many it answers, seconds until it is ready, and how often it is taken away a second."""
+    """A replica's pace by how many it answers, seconds until it is ready, and how often it is taken away a second.
+
+    There may be several `start`: the replicas that are asked for take them in turn.
+    """
 
     first: Floats
     token: Floats
-    start: float
+    start: Floats
     loss: float
 
 
@@ -58,6 +61,7 @@ class Replicas(NamedTuple):
     job: NDArray[np.int64]  # (replicas, room)
     left: NDArray[np.float64]  # (replicas, slots): of the first token, then tokens
     spoken: NDArray[np.bool_]  # (replicas, slots): whether the first token is out
+    asked: Numbers  # how many were asked for, beside those of the beginning
 
 
 class Asked(NamedTuple):
@@ -111,6 +115,7 @@ def run(
         job=np.zeros((most, doors.room), np.int64),
         left=np.zeros((most, slots)),
         spoken=np.zeros((most, slots), np.bool_),
+        asked=np.zeros(1, np.int64),
     )
     ring = 2 * len(at) + 1  # some are asked again
     lines = Lines(np.zeros(ring, np.int64), np.zeros(ring, np.int64), np.zeros(5, np.int64))
@@ -214,7 +219,8 @@ def _scale(replicas, target, now, pace):  # type: ignore[no-untyped-def]
         free = np.argmin(replicas.state)
         if replicas.state[free] != NONE:  # all places are taken by replicas that end what they have begun
             break
-        _launch(replicas, free, now, pace.start, pace.loss)
+        _launch(replicas, free, now, pace.start[replicas.asked[0] % len(pace.start)], pace.loss)
+        replicas.asked[0] += 1
         alive += 1
     while alive > target:
         last, rank = -1, -1.0

@@ -71,7 +71,7 @@ def _flow(rates, lengths, pace, doors, rules, sight, leaves, flow):  # type: ign
     above[0] = 1.0
     target = int(max(rules.least, rules.floors[0]))
     ready, line, gate, going = float(target), 0.0, 0.0, 0.0
-    ring = int(pace.start / TICK) + 2
+    ring = int(pace.start.mean() / TICK) + 2
     starting = np.zeros(ring)
     report, second = rules.report, round(1 / TICK)
     entered, oldest, begun, placed = np.zeros(len(rates) + 2), 0, 0.0, 0.0  # requests by the end of each second

@@ -89,7 +89,7 @@ def simulate(
     doors = fleet.Doors(
         gateways * limits.concurrency, gateways * limits.max_queue, limits.max_wait, AT_ONCE * scaling.ongoing_requests
     )
-    pace = fleet.Pace(*service.curves(), service.start, interruptions / HOUR)
+    pace = fleet.Pace(*service.curves(), np.array([service.start]), interruptions / HOUR)
     requests = traffic.requests if isinstance(traffic, Load) else len(traffic.at)
     if requests > LARGEST if flow is None else flow:
         load = traffic if isinstance(traffic, Load) else traffic.load()

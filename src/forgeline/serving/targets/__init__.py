@@ -19,7 +19,8 @@ from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest
 
 FOLDER = Path(".forgeline/targets")  # what was rendered and what became of it, by target
-HERE = frozenset({"local", "systemd"})  # their gateways have this project's database, and its local key
+# Their gateways have the database that serve.store names, and so take this project's local key.
+HERE = frozenset({"local", "systemd", "lambda", "cloudrun", "skypilot"})
 TARGETS = {
     "local": "forgeline.serving.targets.local:Local",
     "edge": "forgeline.serving.targets.edge:Edge",

@@ -20,7 +20,7 @@ from forgeline.config.schema.serve.signing import Signing
 from forgeline.errors import ServingError, SourceError
 from forgeline.progress import progress_bar
 from forgeline.serving.contained import SCRATCH
-from forgeline.serving.targets import Job, refuse
+from forgeline.serving.targets import Job, refuse, remembered
 from forgeline.sources.environment import VARIABLE, expand
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PORT = 8080  # SageMaker's; Cloud Run, Lambda's adapter and the others are told
 COMMAND = ("python", "-m", "forgeline.serving.contained")
 ELSEWHERE = {"sampling", "guards", "parity", "targets", "scaling"}  # in the bundle, or of no use to a gateway
-SECONDS = 3600  # the longest that anything here is waited for
+SECONDS = 7200  # the longest that anything here is waited for
 Seen = TypeVar("Seen")
 
 
@@ -149,6 +149,21 @@ def facts(job: Job, **more: Any) -> dict[str, Any]:
         "image": job.config.serve.targets.pushed,
         **more,
     }
+
+
+def stays(job: Job, target: str, about: dict[str, Any], *places: str) -> None:
+    """Refuse to deploy to another place than where the deployment is: that one would go on, and be forgotten.
+
+    Raises:
+        ServingError: naming both.
+    """
+    known = remembered(job.config.root, target)
+    for place in places if known else ():
+        if known and known[place] != about[place]:
+            raise ServingError(
+                f"The {target} target runs with {place} {known[place]}, and configs/serve.yaml says {about[place]}: "
+                f"take it down first with `forgeline deploy destroy --target {target}`."
+            )
 
 
 def wait(what: str, look: Callable[[], Seen | None], every: float, seconds: float = SECONDS) -> Seen:

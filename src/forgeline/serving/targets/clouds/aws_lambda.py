@@ -23,6 +23,7 @@ from forgeline.serving.targets.clouds import (
     given,
     rendered,
     service,
+    stays,
     wait,
 )
 
@@ -85,6 +86,7 @@ class AwsLambda:
             sdk = aws.client("lambda", asked.region)
             live = _aliased(sdk, function, LIVE)
             about = facts(job, region=asked.region, function=function)
+            stays(job, NAME, about, "region", "function")
             if live is None:
                 remember(job.config.root, NAME, {**about, "version": "none yet"})
             number = None

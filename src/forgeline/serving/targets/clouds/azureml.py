@@ -20,6 +20,7 @@ from forgeline.serving.targets.clouds import (
     release,
     rendered,
     service,
+    stays,
     wait,
 )
 from forgeline.serving.targets.clouds.relay import relay
@@ -68,8 +69,8 @@ class Azureml:
         asked = given(job, NAME, NAME)
         bodies = {path: json.loads(text) for path, text in plan.files.items()}
         place, name = (asked.resource_group, asked.workspace, service(job, 32)), _deployment(bodies)
-        kept = {"subscription": asked.subscription, "place": place, "deployment": name}
-        about = facts(job, **kept)
+        about = facts(job, subscription=asked.subscription, place=[*place], deployment=name)
+        stays(job, NAME, about, "subscription", "place")
         with azure.spoken():
             ml, monitor = azure.clients(asked.subscription)
             live = _live(azure.found(lambda: ml.online_endpoints.get(*place)))

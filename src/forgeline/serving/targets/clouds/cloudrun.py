@@ -24,6 +24,7 @@ from forgeline.serving.targets.clouds import (
     release,
     rendered,
     service,
+    stays,
     wait,
 )
 
@@ -65,6 +66,7 @@ class Cloudrun:
         parent = f"projects/{asked.project}/locations/{asked.region}"
         name, revision = f"{parent}/services/{service(job)}", body["template"]["revision"]
         about = facts(job, name=name, project=asked.project, revision=revision)
+        stays(job, NAME, about, "name")
         with google.spoken(NAME):
             services = google.sdk("run.v2").projects().locations().services()
             before = google.found(services.get(name=name))

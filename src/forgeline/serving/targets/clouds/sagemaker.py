@@ -9,7 +9,7 @@ from typing import Any
 
 from forgeline.errors import ServingError
 from forgeline.serving.targets import Job, Plan, Running, forget, refuse, remember, remembered
-from forgeline.serving.targets.clouds import aws, container, facts, given, release, rendered, service, wait
+from forgeline.serving.targets.clouds import aws, container, facts, given, release, rendered, service, stays, wait
 from forgeline.serving.targets.clouds.relay import relay
 
 NAME = "sagemaker"
@@ -70,6 +70,7 @@ class Sagemaker:
                 raise ServingError(f"The endpoint {endpoint} is {before['EndpointStatus']}: wait until that is over.")
             former = before["EndpointConfigName"] if before else None
             about = facts(job, region=asked.region, endpoint=endpoint, config=name)
+            stays(job, NAME, about, "region", "endpoint")
             if former is None:
                 remember(job.config.root, NAME, {**about, "version": "none yet"})
             try:
@@ -161,6 +162,8 @@ class Sagemaker:
         seen = _described(sdk, endpoint)
         if former is None:
             self.destroy(job.config.root)
+        elif seen and seen["EndpointStatus"] not in {"InService", "Failed", "UpdateRollbackFailed"}:
+            return  # it was interrupted: what is being rolled out must not be taken away from below
         elif seen and seen["EndpointConfigName"] == name:
             sdk.update_endpoint(EndpointName=endpoint, EndpointConfigName=former, RetainAllVariantProperties=True)
             self._settle(sdk, endpoint, former, "before")

@@ -29,6 +29,7 @@ from forgeline.serving.targets.clouds import (
     given,
     reference,
     service,
+    stays,
     wait,
 )
 
@@ -79,6 +80,7 @@ class Skypilot:
         filled([reference(each) for each in yaml.safe_load(text)["secrets"]], NAME)
         before, known = _ask(python, "status", name), remembered(job.config.root, NAME)
         about = facts(job, name=name, environment=asked.environment, task=text)
+        stays(job, NAME, about, "name")
         if before is None:
             known = None
             remember(job.config.root, NAME, {**about, "version": "none yet"})

@@ -21,6 +21,7 @@ from forgeline.serving.targets.clouds import (
     release,
     rendered,
     service,
+    stays,
 )
 from forgeline.serving.targets.clouds.relay import relay
 
@@ -68,6 +69,7 @@ class Vertex:
         endpoint = f"{parent}/endpoints/{service(job)}"
         number = bodies["deploy.json"]["deployedModel"]["id"]
         about = facts(job, endpoint=endpoint, project=asked.project, region=asked.region, deployed=number)
+        stays(job, NAME, about, "endpoint")
         with google.spoken(NAME):
             here = google.sdk(API, asked.region).projects().locations()
             seen = google.found(here.endpoints().get(name=endpoint))
