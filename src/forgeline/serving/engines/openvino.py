@@ -21,8 +21,8 @@ from forgeline.serving.engines.prompt import encode, tokenised
 from forgeline.serving.engines.text import Spoken
 from forgeline.serving.variant import Variant
 
-# Between its products, which it makes of 8 bits either way, float32 makes half as many tokens again of a core's second
-# as the bfloat16 that it would choose. Threads tied to their cores wait there for whoever else has them.
+# Between its products, which it makes of 8 bits either way, float32 makes about 1.4 times the tokens of a core's second
+# that bfloat16, its own choice, makes; threads that are not tied to cores about 1.1 times (docs/optimise.md).
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
 ROWS = 32
 SEEDS = 2**63
