@@ -23,7 +23,7 @@ class Kuberay(Kubernetes):
     name = "kuberay"
     tried = (
         f"rendered and checked: pods against the schemas of Kubernetes {schemas.KUBERNETES}, the application against "
-        "Ray's own, the RayService once against KubeRay's of 2026-08; not run"
+        "Ray's own, the RayService once against KubeRay's of 2026-08; run on a local Ray, not in a cluster"
     )
 
     def told(self, job: Job) -> Inside:
