@@ -9,4 +9,5 @@ FROM ${IMAGE}
 # Lambda alone starts it; elsewhere it is a file that nobody reads.
 COPY --from=adapter /lambda-adapter /opt/extensions/lambda-adapter
 EXPOSE 8080
+USER 10001
 ENTRYPOINT ["python", "-m", "forgeline.serving.contained"]

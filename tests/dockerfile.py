@@ -22,9 +22,8 @@ def faults(text: str) -> list[str]:
             case "FROM":
                 image = next(word for word in words if not word.startswith("--"))
                 if argument := re.fullmatch(r"\$\{?(\w+)\}?", image):
-                    image = (
-                        given.get(argument[1], "") or image
-                    )  # one without a default must be given: a digest, as told
+                    image = given.get(argument[1], "") or image
+                    # One without a default must be given: a digest, as told.
                     pinned = argument[1] in given and (given[argument[1]] is None or DIGEST.search(image))
                 else:
                     pinned = image in stages or image == "scratch" or DIGEST.search(image)
