@@ -190,7 +190,7 @@ def test_a_variant_is_signed_as_its_bundle_is(
     public, _ = make_key(tmp_path / "key")
     asked = Signing(key=str(tmp_path / "key"), trusted=(str(public),), required=True)
     where = environment(tmp_path, exported)
-    variant = variants.export(copied, manifest, root, where, asked)
+    variant = openvino_variant.export(copied, manifest, root, where, asked)
     said = variants.verify(variant, manifest, asked)
     altered = said.model_copy(update={"context": 8192})
     (variant / "variant.json").chmod(0o644)
@@ -198,10 +198,10 @@ def test_a_variant_is_signed_as_its_bundle_is(
         altered.model_copy(update={"digest": altered.expected_digest()}).model_dump_json()
     )
     with pytest.raises(ServingError, match=r"variant\.json was altered after key"):
-        variants.admitted(copied, manifest, asked)
+        openvino_variant.admitted(copied, manifest, asked)
     (variant / "signature.json").unlink()
     with pytest.raises(ServingError, match="is not signed"):
-        variants.export(copied, manifest, root, where, asked)
+        openvino_variant.export(copied, manifest, root, where, asked)
 
 
 @pytest.mark.parametrize(

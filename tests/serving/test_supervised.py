@@ -97,7 +97,10 @@ async def answered_by(engine: Engine) -> int:
 
 
 def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_killed_process_comes_back_and_nothing_is_left_at_the_end(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def show_status(name: str, running: Running | None, *, as_json: bool) -> None:
 
 def destroy(config: Config, name: str, target: Target) -> None:
     """Take a deployment down and write that into the ledger."""
-    from forgeline.registry import promotion
+    from forgeline.ledger import Ledger
 
     running = target.status(config.root)
     facts = target.destroy(config.root)
@@ -60,7 +60,9 @@ def destroy(config: Config, name: str, target: Target) -> None:
         print(f"Nothing is deployed to {name}.")
         return
     version = running.version if running else "unknown"
-    promotion.ledger(config).append("stopped", target=name, model=config.project.name, version=version, **facts)
+    Ledger(config.root / config.project.stores.ledger).append(
+        "stopped", target=name, model=config.project.name, version=version, **facts
+    )
     print(f"{config.project.name} version {version} is stopped")
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from forgeline.config.schema import Config
 from forgeline.errors import ForgelineError, RegistryError
 from forgeline.ledger import Entry, Ledger
-from forgeline.registry import loading
 from forgeline.registry.gates import Verdict, passed
 from forgeline.registry.versions import CHAMPION, Version, champion, get, set_alias
 
@@ -86,6 +85,8 @@ def rollback(config: Config, to: str | None, reason: str) -> Entry:
     Raises:
         RegistryError: if there is no older champion, or the version does not load. The alias stays.
     """
+    from forgeline.registry import loading
+
     now = champion(config.project)
     if now is None:
         raise RegistryError(f"{config.project.name} has no champion to roll back; promote a version first.")

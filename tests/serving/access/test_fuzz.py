@@ -78,9 +78,12 @@ class Gateway:
     keys: dict[str, str]
     there: dict[str, Any] = field(default_factory=dict)
 
-    def ask(self, label: str, role: str, body: Any = NOT_SET, media_type: str = "application/json") -> Any:
+    def ask(
+        self, label: str, role: str, body: Any = NOT_SET, media_type: str = "application/json", **query: str
+    ) -> Any:
         """Return what an operation answers, which must be well."""
-        case = self.operations[label].Case(body=body, media_type=None if body is NOT_SET else media_type)
+        media = None if body is NOT_SET else media_type
+        case = self.operations[label].Case(body=body, media_type=media, query=query)
         answer = case.call(headers=bearer(self.keys[role]), timeout=SECONDS)
         assert answer.status_code < 300, answer.text
         return answer.json()
@@ -100,9 +103,16 @@ class Gateway:
         answered = self.ask("POST /v1/chat/completions", "caller", QUESTION)
         self.there["interactions"] = answered["id"].removeprefix("chatcmpl-")
         self.there["tickets"] = answered["forgeline"]["ticket"]
-        queue = self.ask("GET /v1/reviews", "reviewer")["data"]
-        self.there["reviews"] = next(each["id"] for each in queue if each["ticket"] == self.there["tickets"])
+        self.there["reviews"] = next(each["id"] for each in self.queue() if each["ticket"] == self.there["tickets"])
         self.there["body"]["interaction_id"] = self.there["interactions"]
+
+    def queue(self) -> Iterator[dict[str, Any]]:
+        """Yield all reviews that nobody decided yet."""
+        page = self.ask("GET /v1/reviews", "reviewer")
+        yield from page["data"]
+        while page["next"]:
+            page = self.ask("GET /v1/reviews", "reviewer", after=page["next"])
+            yield from page["data"]
 
     def named(self, case: Case) -> Case:
         """Return a request that names what there is in place of what is made up."""

@@ -87,14 +87,14 @@ def test_what_was_live_cools_down_and_is_loaded_again_for_a_roll_back(opened: Op
 @pytest.mark.parametrize(
     ("bad", "measure"),
     [
-        (Scripted(every=2), "error"),
-        (Scripted(every=1), "error"),
-        (Scripted(words=("Damn ", "it, ", "we ", "open.")), "guard"),
-        (Scripted(delay=0.004), "pace"),
+        (Scripted(every=2), {"error"}),
+        (Scripted(every=1), {"error"}),
+        (Scripted(words=("Damn ", "it, ", "we ", "open.")), {"guard"}),
+        (Scripted(delay=0.004), {"pace", "first"}),  # it is late from the first token on
     ],
     ids=["breaks now and then", "always breaks", "is against policy", "is slow"],
 )
-def test_a_worse_version_is_aborted_and_no_caller_pays_for_it(opened: Open, bad: Scripted, measure: str) -> None:
+def test_a_worse_version_is_aborted_and_no_caller_pays_for_it(opened: Open, bad: Scripted, measure: set[str]) -> None:
     bad.words = tuple(word.lower() for word in bad.words)
     with opened({"1": Scripted(delay=0.001), "2": bad}) as served:
         for _ in range(60):
@@ -103,7 +103,7 @@ def test_a_worse_version_is_aborted_and_no_caller_pays_for_it(opened: Open, bad:
         answered = served.until_aborted()
         assert answered < 200
         found = served.rollout()
-        assert (found["why"], served.live()) == (f"worse by {measure}", "1")
+        assert (found["why"].removeprefix("worse by ") in measure, served.live()) == (True, "1")
         served.versions.clear()
         for _ in range(20):
             served.ask()

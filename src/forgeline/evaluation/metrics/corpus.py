@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
 import datasets
-import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
 from forgeline.errors import EvaluationError
+from forgeline.evaluation.metrics.without import without
+
+# For evaluators that nobody here uses it would import all of transformers' pipelines, and torch: ten seconds.
+with without("transformers.pipelines"):
+    import evaluate
 
 Table = NDArray[np.float64]
 

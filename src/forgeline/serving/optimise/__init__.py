@@ -17,7 +17,7 @@ from forgeline.evaluation.bootstrap import Difference
 from forgeline.evaluation.score import test_records
 from forgeline.records import write_json
 from forgeline.serving.admission import Judge
-from forgeline.serving.bundle import verify
+from forgeline.serving.bundle import Manifest, verify
 from forgeline.serving.optimise import tensorrt
 from forgeline.serving.optimise.candidates import Candidate, built, parent
 from forgeline.serving.optimise.race import Cost, race
@@ -78,7 +78,7 @@ def optimise(config: Config, bundle: Path, prompts: Sequence[list[dict[str, str]
     for name, form in settings.variants.items():
         try:
             if isinstance(form, TensorrtForm):
-                outcomes[name] = _recipe(config, bundle, name, form)
+                outcomes[name] = _recipe(config, bundle, manifest, name, form)
                 continue
             candidate = built(config, bundle, manifest, name, form)
             outcomes[name] = _judged(judge, candidate, metric)
@@ -145,10 +145,10 @@ def _judged(judge: Judge, candidate: Candidate, metric: str) -> Outcome:
     )
 
 
-def _recipe(config: Config, bundle: Path, name: str, form: TensorrtForm) -> Outcome:
+def _recipe(config: Config, bundle: Path, manifest: Manifest, name: str, form: TensorrtForm) -> Outcome:
     from forgeline.serving.bundle import load
 
-    language_model = load(bundle, config.root)
+    language_model = load(bundle, config.root, manifest)
     files = tensorrt.recipe(language_model.model.config, form, config.project.name)
     folder = _folder(config.root, bundle) / name
     tensorrt.write(files, folder)
