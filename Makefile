@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Where this is set, as in many images, every process would compile all that it imports anew: up to ten seconds each.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test lint audit ui install clean help
 
