@@ -105,7 +105,8 @@ def _bundled(config: Config, bundle: Path, manifest: Manifest, name: str, form: 
     folder = variants.make(wanted, bundle, manifest, config.root, write, config.serve.signing)
     variant = variants.verify(folder, manifest, config.serve.signing)
     whole = folder / BUNDLE
-    return _served(config, name, whole, bundles.verify(whole), folder, variant, _size(whole))
+    # Its files are the variant's, whose signature was just asked for.
+    return _served(config, name, whole, bundles.verify(whole, bundles.NOBODY), folder, variant, _size(whole))
 
 
 def _served(

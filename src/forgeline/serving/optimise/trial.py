@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from forgeline.errors import ForgelineError
-from forgeline.serving.bundle import verify
+from forgeline.serving.bundle import NOBODY, verify
 from forgeline.serving.engines.embedded import Embedded
 from forgeline.serving.engines.openvino import Continuous
 from forgeline.serving.engines.server import Server
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--variant", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
-    manifest = verify(given.bundle)
+    manifest = verify(given.bundle, NOBODY)  # whoever starts this has just asked for the signature
     engine = Embedded("openvino", Continuous(given.variant, verified(given.variant, manifest), given.bundle))
     Server(engine, manifest, drain_timeout=1).run(sockets=[listen("127.0.0.1", given.port)])
     if engine.failure:
