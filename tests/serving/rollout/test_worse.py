@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from itertools import product
 from math import comb
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[3]))  # where the simulation lies
 
 from benchmarks.rollout_simulation import LIVE, WORSE, aborted
 from forgeline.config.schema.serve.rollout import Margins, Rollout
