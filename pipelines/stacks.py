@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from zenml.utils.pagination_utils import depaginate
 from zenml.utils.settings_utils import get_general_settings
 
 from forgeline.config import Config
-from forgeline.errors import ConfigError
+from forgeline.errors import ConfigError, nearest
 from forgeline.registry import start, tracking
 from pipelines.training import candidate
 
@@ -82,7 +81,7 @@ def read(root: Path, name: str) -> StackFile:
     folder = root / "configs" / "stacks"
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in names:
-        raise ConfigError(f"{folder} has no stack {name}; it has: {', '.join(names)}{_nearest(name, names)}")
+        raise ConfigError(f"{folder} has no stack {name}; it has: {', '.join(names)}{nearest(name, names)}")
     where = f"configs/stacks/{name}.yaml"
     values = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     faults: list[str] = []
@@ -176,7 +175,7 @@ def _config_class(component: Component) -> type[StackComponentConfig]:
     if component.flavor not in known:
         raise ConfigError(
             f"components.{component.type}: ZenML has no flavour {component.flavor}; legal: {', '.join(sorted(known))}"
-            f"{_nearest(component.flavor, [*known])}"
+            f"{nearest(component.flavor, [*known])}"
         )
     config_class: type[StackComponentConfig] = Flavor.from_model(known[component.flavor]).config_class
     return config_class
@@ -189,7 +188,7 @@ def _settings_class(key: str, file: StackFile) -> type[BaseModel]:
         return general[key]
     if key not in file.components:
         legal = [*general, *file.components]
-        raise ConfigError(f"run.settings.{key}: no such settings; legal: {', '.join(legal)}{_nearest(key, legal)}")
+        raise ConfigError(f"run.settings.{key}: no such settings; legal: {', '.join(legal)}{nearest(key, legal)}")
     config_class = _config_class(file.components[StackComponentType(key)])
     return next(
         base
@@ -215,11 +214,6 @@ def _unknown(made: BaseModel, values: Mapping[str, Any], place: str) -> Iterator
     for key, value in values.items():
         here, legal = f"{place}.{key}".lstrip("."), list(type(made).model_fields)
         if key not in legal:
-            yield f"{here}: unknown key{_nearest(key, legal)}"
+            yield f"{here}: unknown key{nearest(key, legal)}"
         elif isinstance(inner := vars(made)[key], BaseModel):  # getattr would ask ZenML for the secret behind it
             yield from _unknown(inner, value, here)
-
-
-def _nearest(found: str, legal: list[str]) -> str:
-    match = difflib.get_close_matches(found, legal, n=1, cutoff=0.5)
-    return f"; did you mean {match[0]}?" if match else ""

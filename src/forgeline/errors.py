@@ -1,5 +1,16 @@
 """The one family of errors a user can act on; the CLI prints them without a traceback."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(found: str, legal: Iterable[str]) -> str:
+    """Return the end of a sentence that names the legal word nearest to one that is not; nothing if none is near."""
+    match = difflib.get_close_matches(found, list(legal), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else ""
+
 
 class ForgelineError(Exception):
     """A sentence that says what went wrong, where, and what to do about it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from forgeline.config.schema import License, Positive, Section
-from forgeline.errors import ConfigError
+from forgeline.errors import ConfigError, nearest
 
 FOLDER = "configs/models"
 
@@ -75,11 +74,7 @@ def read(root: Path, name: str) -> Entry:
     """
     known = names(root)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        raise ConfigError(
-            f"{FOLDER}/{name}.yaml: no such model; legal: {', '.join(known)}"
-            + (f"; did you mean {near[0]}?" if near else "")
-        )
+        raise ConfigError(f"{FOLDER}/{name}.yaml: no such model; legal: {', '.join(known)}{nearest(name, known)}")
     where = f"{FOLDER}/{name}.yaml"
     try:
         values = yaml.safe_load((root / where).read_text(encoding="utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from forgeline.config import catalogue
 from forgeline.config.schema import SECTIONS, Config, Sweep, Train
 from forgeline.config.schema.policy import EVIDENCE
-from forgeline.errors import ConfigError
+from forgeline.errors import ConfigError, nearest
 
 Layer = tuple[str, dict[str, Any]]  # where the values stand, for messages; the values by section
 
@@ -102,8 +101,8 @@ def _space_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[str]:
     for key, values in sweep.space.items():
         where = next(name for name, layer in reversed(layers) if _reaches(layer, ("sweep", "space", key)))
         if not key.startswith("train."):
-            nearest = _nearest(key, [f"train.{name}" for name in Train.model_fields])
-            yield f"{where}: sweep.space: {key}: only keys of train can be searched{nearest}"
+            hint = nearest(key, [f"train.{name}" for name in Train.model_fields])
+            yield f"{where}: sweep.space: {key}: only keys of train can be searched{hint}"
             continue
         for value in values if isinstance(values, list) else (values.low, values.high):
             try:
@@ -132,7 +131,7 @@ def _evidence_faults(merged: dict[str, Any], layers: list[Layer]) -> Iterator[st
         if evidence not in legal:
             yield (
                 f"{where}: {'.'.join(location)}: nothing measures {evidence}; legal: {', '.join(legal)}"
-                f"{_nearest(evidence, legal)}"
+                f"{nearest(evidence, legal)}"
             )
         elif location in compared and evidence not in metrics:
             yield (
@@ -149,7 +148,7 @@ def _recommendation_faults(merged: dict[str, Any], layers: list[Layer]) -> Itera
         where = next(name for name, layer in reversed(layers) if _reaches(layer, location))
         yield (
             f"{where}: {'.'.join(location)}: nothing measures {metric}; legal: {', '.join(legal)}"
-            f"{_nearest(metric, legal)}"
+            f"{nearest(metric, legal)}"
         )
 
 
@@ -172,7 +171,7 @@ def _profile(root: Path, profile: str, faults: list[str]) -> Layer:
     names = profiles(root)
     where = f"configs/profiles/{profile}.yaml"
     if profile not in names:
-        faults.append(f"--profile {profile}: no such profile; legal: {', '.join(names)}{_nearest(profile, names)}")
+        faults.append(f"--profile {profile}: no such profile; legal: {', '.join(names)}{nearest(profile, names)}")
         return where, {}
     return where, _read(root, where, faults)
 
@@ -229,7 +228,7 @@ def _describe(fault: Any, layers: list[Layer]) -> str:
     where = where or f"configs/{location[0]}.yaml"
     if fault["type"] == "extra_forbidden":
         legal = [name for name in section.model_fields if not (section is Config and name in {"root", "profile"})]
-        return f"{where}: {path}: unknown key; legal: {', '.join(legal)}{_nearest(str(location[-1]), legal)}"
+        return f"{where}: {path}: unknown key; legal: {', '.join(legal)}{nearest(str(location[-1]), legal)}"
     if fault["type"] == "missing":
         return f"{where}: {path}: required key is missing"
     found = fault["input"]
@@ -237,8 +236,8 @@ def _describe(fault: Any, layers: list[Layer]) -> str:
     if isinstance(found, dict):
         return message
     legal = [part.strip("' ") for part in fault.get("ctx", {}).get("expected", "").replace(" or ", ",").split(",")]
-    nearest = _nearest(found, legal) if isinstance(found, str) and fault["type"] == "literal_error" else ""
-    return f"{message}; found {found!r}{nearest}"
+    hint = nearest(found, legal) if isinstance(found, str) and fault["type"] == "literal_error" else ""
+    return f"{message}; found {found!r}{hint}"
 
 
 def _is_union_branch(key: Any) -> bool:
@@ -291,8 +290,3 @@ def _section(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_section, get_args(annotation))), None)
-
-
-def _nearest(found: str, legal: Sequence[str]) -> str:
-    match = difflib.get_close_matches(found, legal, n=1, cutoff=0.5)
-    return f"; did you mean {match[0]}?" if match else ""

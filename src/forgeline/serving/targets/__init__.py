@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import shutil
@@ -14,7 +13,7 @@ from typing import Any, Literal, NoReturn, Protocol, cast
 from pydantic import BaseModel, ConfigDict
 
 from forgeline.config.schema import Config
-from forgeline.errors import ServingError
+from forgeline.errors import ServingError, nearest
 from forgeline.records import write_json
 from forgeline.serving.bundle import Manifest
 
@@ -125,9 +124,7 @@ class Target(Protocol):
 def named(name: str) -> Target:
     """Return a target; raise ServingError if there is none of that name."""
     if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ServingError(f"There is no target {name}; there are: {', '.join(TARGETS)}{hint}")
+        raise ServingError(f"There is no target {name}; there are: {', '.join(TARGETS)}{nearest(name, TARGETS)}")
     module, _, kind = TARGETS[name].partition(":")
     return cast(Target, getattr(importlib.import_module(module), kind)())
 
