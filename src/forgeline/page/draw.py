@@ -103,9 +103,7 @@ def curves(chart: Curves) -> str:
     def down(value: float) -> str:
         return _number(HEIGHT * (high - value) / (high - low))
 
-    levels = [low + step * number for number in range(round((high - low) / step) + 1)]
-    scale = "".join(f'<text x="100%" y="{float(down(level)) + 4:g}" class="end">{level:g}</text>' for level in levels)
-    grid = "".join(f'<line class="grid" x1="0" x2="100%" y1="{down(level)}" y2="{down(level)}"/>' for level in levels)
+    scale, grid = _levels(low, high, step, down)
     ticks = "".join(
         f'<text x="{across(at)}%" y="{HEIGHT + 18}">{at:,.0f}</text>'
         for at in (stride * number for number in range(int(last / stride) + 1))
@@ -140,9 +138,7 @@ def scatter(chart: Scatter) -> str:
     def down(value: float) -> str:
         return _number(height * (high - value) / (high - low))
 
-    levels = [low + step * number for number in range(round((high - low) / step) + 1)]
-    scale = "".join(f'<text x="100%" y="{float(down(level)) + 4:g}" class="end">{level:g}</text>' for level in levels)
-    grid = "".join(f'<line class="grid" x1="0" x2="100%" y1="{down(level)}" y2="{down(level)}"/>' for level in levels)
+    scale, grid = _levels(low, high, step, down)
     ticks = "".join(
         f'<text x="{_number(100 * at / last)}%" y="{height + 18}">{at:,g}</text>'
         for at in (stride * number for number in range(round(last / stride) + 1))
@@ -169,6 +165,14 @@ def scatter(chart: Scatter) -> str:
         f'{"".join(marks)}{ticks}</svg></div><p class="unit">up: {escape(chart.unit)}; along: {escape(chart.along)}</p>'
         "</div>"
     )
+
+
+def _levels(low: float, high: float, step: float, down: Callable[[float], str]) -> tuple[str, str]:
+    """Return the figures of a scale, to stand beside a plot, and the lines across it."""
+    levels = [low + step * number for number in range(round((high - low) / step) + 1)]
+    scale = "".join(f'<text x="100%" y="{float(down(level)) + 4:g}" class="end">{level:g}</text>' for level in levels)
+    grid = "".join(f'<line class="grid" x1="0" x2="100%" y1="{down(level)}" y2="{down(level)}"/>' for level in levels)
+    return scale, grid
 
 
 def _marks(one: Series, across: Callable[[float], str], down: Callable[[float], str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import time
 import uuid
@@ -104,6 +105,12 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
 
+    def serve_on(self, listener: socket.socket) -> None:
+        """Serve until told to stop; raises the engine's ForgelineError if it can never answer."""
+        self.run(sockets=[listener])
+        if self._engine.failure:
+            raise self._engine.failure
+
     async def on_tick(self, counter: int) -> bool:
         """Stop also when the engine can never answer."""
         return await super().on_tick(counter) or self._engine.failure is not None
@@ -120,9 +127,7 @@ def main() -> None:
     manifest = verify(arguments.bundle, serve.signing)
     listener = listen("127.0.0.1", arguments.port)
     engine = made(serve.engine, arguments.bundle, manifest, serve=serve)
-    Server(engine, manifest, serve.drain_timeout).run(sockets=[listener])
-    if engine.failure:
-        raise engine.failure
+    Server(engine, manifest, serve.drain_timeout).serve_on(listener)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,7 @@ def main() -> None:
     given = parser.parse_args()
     manifest = verify(given.bundle, NOBODY)  # whoever starts this has just asked for the signature
     engine = Embedded("openvino", Continuous(given.variant, verified(given.variant, manifest), given.bundle))
-    Server(engine, manifest, drain_timeout=1).run(sockets=[listen("127.0.0.1", given.port)])
-    if engine.failure:
-        raise engine.failure
+    Server(engine, manifest, drain_timeout=1).serve_on(listen("127.0.0.1", given.port))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from forgeline.config.schema import Serve
 from forgeline.config.schema.serve.access import ANY_HOST, Oidc
 from forgeline.config.schema.serve.signing import Signing
+from forgeline.config.schema.serve.targets import Targets
 from forgeline.errors import ServingError, SourceError
 from forgeline.progress import progress_bar
 from forgeline.serving.contained import SCRATCH
@@ -102,7 +103,8 @@ def given(job: Job, target: str, key: str) -> Any:
     """Return the section of a target; raise ServingError if serve.yaml has none."""
     section = getattr(job.config.serve.targets, key)
     if section is None:
-        needed = ", ".join(name for name, field in _sections()[key].model_fields.items() if field.is_required())
+        kind = next(each for each in get_args(Targets.model_fields[key].annotation) if each is not type(None))
+        needed = ", ".join(name for name, field in kind.model_fields.items() if field.is_required())
         refuse(target, [f"serve.targets.{key}: is not given{f'; it needs {needed}' if needed else ''}"])
     return section
 
@@ -234,11 +236,3 @@ def _settings(serve: Serve) -> str:
     text = json.dumps(told, separators=(",", ":"), ensure_ascii=False)
     Serve.model_validate_json(text)
     return text
-
-
-def _sections() -> dict[str, Any]:
-    from forgeline.config.schema.serve.targets import clouds
-
-    kinds = (clouds.Sagemaker, clouds.AwsLambda, clouds.Vertex, clouds.Cloudrun, clouds.Azureml, clouds.Skypilot)
-    names = ("sagemaker", "aws_lambda", "vertex", "cloudrun", "azureml", "skypilot")
-    return dict(zip(names, kinds, strict=True))
