@@ -127,11 +127,10 @@ async def update(folder: Path, seconds: float) -> str:
                     await asyncio.sleep(seconds)
                 keeper = psutil.Process(first.pid)
                 await _until(lambda: len(keeper.children()) == 1, 60, "a gateway that gave way is still there")
-                traffic.mark("gateway killed")
-                keeper.children()[0].kill()
+                gone = {"gateway killed": await _kill(traffic, "gateway killed", keeper.children()[0])}
                 await _until(lambda: _health(local.status(folder)) == "ready", 60, "the gateway did not come back")
                 await asyncio.sleep(seconds)
-            return _checked_but(traffic, "gateway killed")
+            return _checked_but(traffic, gone)
         finally:
             assert (await asyncio.to_thread(local.stop, folder)) is not None
 
@@ -159,14 +158,15 @@ async def managed(folder: Path, seconds: float) -> str:
                     traffic.mark(mark)
                     assert await asyncio.to_thread(_placed, target, folder, asked, version) is passes
                     await asyncio.sleep(seconds)
+                gone = {}
                 for mark in ("gateway killed", "keeper killed"):
                     keeper = psutil.Process(int(manager.property(unit, "MainPID")))
                     await _until(lambda: len(keeper.children()) == 1, 60, "a gateway is still there")  # noqa: B023
-                    traffic.mark(mark)
-                    (keeper if mark == "keeper killed" else keeper.children()[0]).kill()
+                    victim = keeper if mark == "keeper killed" else keeper.children()[0]
+                    gone[mark] = await _kill(traffic, mark, victim)
                     await _until(lambda: _health(target.status(folder)) == "ready", 90, "it did not come back")
                     await asyncio.sleep(seconds)
-            return _checked_but(traffic, "gateway killed", "keeper killed")
+            return _checked_but(traffic, gone)
         finally:
             assert (await asyncio.to_thread(target.destroy, folder)) is not None
             assert target.status(folder) is None
@@ -352,11 +352,19 @@ def _health(status: local.Status | Running | None) -> str:
     return status.health
 
 
-def _checked_but(traffic: Traffic, *kills: str) -> str:
-    """Assert that nothing failed but what was in flight at a kill; return what happened."""
-    times = {mark: at for at, mark in traffic.marks if mark in kills}
+async def _kill(traffic: Traffic, mark: str, process: psutil.Process) -> float:
+    """Begin a window with a kill, and return when the process was gone: until then it has what is sent to it."""
+    traffic.mark(mark)
+    process.kill()
+    await asyncio.to_thread(process.wait, 10)
+    return time.monotonic()
+
+
+def _checked_but(traffic: Traffic, kills: dict[str, float]) -> str:
+    """Assert that nothing failed but what a killed process had in hand before it was gone; return what happened."""
+    times = [(at, kills[mark]) for at, mark in traffic.marks if mark in kills]
     failed = [one for one in traffic.outcomes if one.end != "well"]
-    odd = [one for one in failed if not any(one.began < at < one.ended for at in times.values())]
+    odd = [one for one in failed if not any(one.began < gone and one.ended > at for at, gone in times)]
     assert not odd, f"{len(odd)} of {len(traffic.outcomes)} failed, such as {odd[0]}\n{traffic.table()}"
     waits = [max(one.ended - one.began for one in traffic.window(mark)) for mark in kills]
     return f"{traffic.table()}\n  in flight at the kills: {len(failed)}; the longest wait: {max(waits):.1f} s"

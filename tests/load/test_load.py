@@ -14,12 +14,7 @@ from tests.load.deployment import NotHere
 from tests.load.scenarios import SCENARIOS, Scenario, crash, restart, update
 
 
-# The update is not in the usual suite: in one run of several, one of 385 requests was reset, and nobody knows yet why.
-@pytest.mark.parametrize(
-    "scenario",
-    [crash, restart, pytest.param(update, marks=pytest.mark.slow)],
-    ids=lambda scenario: scenario.__name__,
-)
+@pytest.mark.parametrize("scenario", [crash, restart, update], ids=lambda scenario: scenario.__name__)
 def test_under_traffic(scenario: Scenario, tmp_path: Path) -> None:
     assert scenario in SCENARIOS
     try:
