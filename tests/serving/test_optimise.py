@@ -121,6 +121,7 @@ def test_variants_are_made_judged_measured_and_told_of(
         "structured": {"kind": "structured", "share": 0.25},
         "gguf": {"kind": "gguf", "weights": "q8_0"},
         "int8": {"kind": "openvino", "weights": "int8"},
+        "onnx": {"kind": "onnx", "weights": "fp32"},
         "tensorrt-llm": {"kind": "tensorrt"},
     }
     settings = Optimise.model_validate(
@@ -137,9 +138,12 @@ def test_variants_are_made_judged_measured_and_told_of(
     with pytest.raises(ServingError, match="run `forgeline optimise`"):
         kept(config.root, copied)
     found = {one.name: one for one in optimise(config, copied, PROMPTS[:1]).outcomes}
-    assert [one.state for one in found.values()] == ["parent", "admitted", "absent", "admitted", "recipe"]
+    assert [one.state for one in found.values()] == ["parent", "admitted", "absent", "admitted", "admitted", "recipe"]
     assert "npm install" in found["gguf"].why
     assert found["int8"].cost is not None and found["int8"].runtime.startswith("2026")
+    same = found["onnx"]
+    assert same.difference is not None and same.difference.value == 0  # the bundle's replies, word for word
+    assert same.runtime.startswith("onnxruntime-genai")
     smaller = found["structured"]
     assert smaller.cost is not None and smaller.difference is not None
     assert {clients: len(rates) for clients, rates in smaller.cost.rates.items()} == {1: 2, 2: 2}
@@ -153,9 +157,9 @@ def test_variants_are_made_judged_measured_and_told_of(
     admission = variants.known(folder)
     assert admission is not None and admission.refusal is None
     comparison = kept(config.root, copied)
-    assert [row[1] for row in report.rows(comparison)] == ["parent", "admitted", "absent", "admitted", "recipe"]
+    assert [row[1] for row in report.rows(comparison)] == [one.state for one in found.values()]
     page = report.write(comparison, page_of(config.root, copied)).read_text()
-    assert page.count("<circle") == 6 and "structured" in page and "needs an NVIDIA GPU" in page
+    assert page.count("<circle") == 8 and "structured" in page and "needs an NVIDIA GPU" in page
 
 
 def test_an_edge_package_is_whole_and_only_of_what_was_admitted(copied: Path, judging: Config) -> None:

@@ -36,6 +36,13 @@ class OpenvinoForm(Section):
     weights: OpenvinoWeights
 
 
+class OnnxForm(Section):
+    """What ONNX Runtime runs, on any processor and in many languages: 32 bits, 8 or 4."""
+
+    kind: Literal["onnx"]
+    weights: Literal["fp32", "int8", "int4"]
+
+
 class GgufForm(Section):
     """One file for llama.cpp, which the edge package holds."""
 
@@ -50,7 +57,8 @@ class TensorrtForm(Section):
     dtype: Literal["bfloat16", "float16"] = "bfloat16"
 
 
-FormSettings = Annotated[Merged | Pruned | OpenvinoForm | GgufForm | TensorrtForm, Field(discriminator="kind")]
+Forms = Merged | Pruned | OpenvinoForm | OnnxForm | GgufForm | TensorrtForm
+FormSettings = Annotated[Forms, Field(discriminator="kind")]
 
 
 class Optimise(Section):

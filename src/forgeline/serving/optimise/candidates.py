@@ -12,7 +12,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 
 from forgeline.config.schema import Config
-from forgeline.config.schema.optimise import FormSettings, GgufForm, Merged, OpenvinoForm, Pruned
+from forgeline.config.schema.optimise import FormSettings, GgufForm, Merged, OnnxForm, OpenvinoForm, Pruned
 from forgeline.config.schema.serve.engine import Supervision, Timeouts, Transformers
 from forgeline.errors import ServingError
 from forgeline.evaluation.subjects import Subject
@@ -26,7 +26,7 @@ from forgeline.serving.engines import openvino_variant
 from forgeline.serving.engines.make import FOLDER, made
 from forgeline.serving.engines.remote import Endpoint
 from forgeline.serving.engines.supervised import Program, Supervised
-from forgeline.serving.optimise import prune
+from forgeline.serving.optimise import onnx, prune
 from forgeline.serving.subjects import subject
 from forgeline.serving.variant import Form
 
@@ -72,6 +72,8 @@ def built(config: Config, bundle: Path, manifest: Manifest, name: str, form: For
             return _bundled(config, bundle, manifest, name, form)
         case OpenvinoForm():
             return _openvino(config, bundle, manifest, name, form)
+        case OnnxForm():
+            return _onnx(config, bundle, manifest, name, form)
         case GgufForm():
             return _gguf(config, bundle, manifest, name, form)
     raise ServingError(f"{name} is a recipe: there is nothing to measure.")
@@ -134,13 +136,28 @@ def _served(
 
 
 def _openvino(config: Config, bundle: Path, manifest: Manifest, name: str, form: OpenvinoForm) -> Candidate:
-    signing, runtime = config.serve.signing, openvino_variant.runtime()
+    runtime = openvino_variant.runtime()
     environment = config.root / config.optimise.openvino
-    folder = openvino_variant.export(bundle, manifest, config.root, environment, signing, form.weights)
-    command = (sys.executable, "-m", "forgeline.serving.optimise.trial")
+    folder = openvino_variant.export(bundle, manifest, config.root, environment, config.serve.signing, form.weights)
+    return _tried(config, bundle, manifest, name, folder, "openvino", runtime)
+
+
+def _onnx(config: Config, bundle: Path, manifest: Manifest, name: str, form: OnnxForm) -> Candidate:
+    def write(language_model: LanguageModel, out: Path) -> None:
+        onnx.write(language_model, manifest, out, form.weights)
+
+    folder = variants.make(onnx.form(form.weights), bundle, manifest, config.root, write, config.serve.signing)
+    return _tried(config, bundle, manifest, name, folder, "onnx", f"onnxruntime-genai {onnx.release()}")
+
+
+def _tried(
+    config: Config, bundle: Path, manifest: Manifest, name: str, folder: Path, kind: str, runtime: str
+) -> Candidate:
+    """Return a variant that a process of ours runs (`trial`)."""
+    command = (sys.executable, "-m", "forgeline.serving.optimise.trial", kind)
     paths = ("--bundle", str(bundle), "--variant", str(folder))
     start = _process(name, manifest.lineage.model, lambda port: [*command, *paths, "--port", str(port)])
-    return _candidate(name, folder, variants.verify(folder, manifest, signing), runtime, start)
+    return _candidate(name, folder, variants.verify(folder, manifest, config.serve.signing), runtime, start)
 
 
 def _gguf(config: Config, bundle: Path, manifest: Manifest, name: str, form: GgufForm) -> Candidate:
