@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 from openai import OpenAI
@@ -135,6 +136,63 @@ def test_a_version_is_brought_up_beside_the_live_one_promoted_and_taken_back(smo
     assert smoke_project.served()["version"] == "1"
     refused = smoke_project.forgeline("rollout", "abort", "--reason", "there is none")
     assert (refused.returncode, refused.stderr.strip()) == (1, "error: There is no roll-out to abort: start one.")
+
+
+IMAGE = "registry.example.org/forgeline@sha256:" + "a" * 64
+ROLE = "arn:aws:iam::123456789012:role/serving"
+CLOUDS = f"""
+serve:
+  store: postgresql+psycopg://${{env:DB_USER}}:${{env:DB_PASSWORD}}@db.example.org/gateway
+  targets:
+    pushed: {IMAGE}
+    sagemaker: {{region: eu-central-1, role: "{ROLE}", instance_type: ml.g5.xlarge}}
+    aws_lambda: {{region: eu-central-1, role: "{ROLE}", memory: 10240, disk: 4096}}
+    vertex: {{project: shop, region: europe-west4, machine_type: g2-standard-8, accelerator: NVIDIA_L4}}
+    cloudrun:
+      {{project: shop, region: europe-west4, service_account: serving@shop.iam.gserviceaccount.com, cpu: 8, memory: 32,
+        secrets: {{DB_USER: db-user, DB_PASSWORD: db-password}}}}
+    azureml:
+      {{subscription: 00000000-0000-0000-0000-000000000000, resource_group: serving, workspace: shop,
+        location: westeurope, instance_type: Standard_NC24ads_A100_v4}}
+    skypilot: {{accelerators: "L4:1"}}
+"""
+PLANNED = {
+    "systemd": "",
+    "compose": "compose",
+    **dict.fromkeys(("kubernetes", "helm", "kserve", "kuberay"), "cluster"),
+    **dict.fromkeys(("sagemaker", "lambda", "vertex", "cloudrun", "azureml", "skypilot"), "clouds"),
+}
+# All by one process, for importing what a deployment needs takes longer than planning one.
+PLAN_ALL = """
+import json, sys
+from forgeline.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["forgeline", *arguments]
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code or 0
+    print("ended", arguments[2], code, flush=True)
+"""
+
+
+def test_each_target_says_what_it_would_make_and_that_nothing_is_there_yet(smoke_project):
+    (smoke_project.root / "configs/profiles/clouds.yaml").write_text(CLOUDS)
+    profiles = {target: ["--profile", profile] if profile else [] for target, profile in PLANNED.items()}
+    plans = [["deploy", "--target", target, "--dry-run", *profiles[target]] for target in PLANNED]
+    logs = [["deploy", "--target", target, "logs"] for target in PLANNED]
+    script = smoke_project.root / "plan_all.py"  # in a file, by which ZenML knows the project's folder
+    script.write_text(PLAN_ALL)
+    told = smoke_project.run(sys.executable, script.name, json.dumps(plans + logs))
+    assert told.returncode == 0, told.stderr
+    for target in PLANNED:
+        # SkyServe's load balancer is on the open network.
+        refused = target == "skypilot"
+        assert f"ended {target} {int(refused)}" in told.stdout, told.stderr
+        assert (f"# {target} (" in told.stdout) is not refused
+        assert f"Nothing is deployed to {target}." in told.stdout
+    assert "serve.access.tls: SkyServe's load balancer is on the open network" in told.stderr
 
 
 def test_an_unknown_alias_is_one_sentence(smoke_project):

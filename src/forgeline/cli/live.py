@@ -33,7 +33,7 @@ def deploy(
             placed.show_status(target, place.status(config.root), as_json=as_json)
             return
         case "logs":
-            sys.stdout.writelines(place.logs(config.root, lines))
+            placed.show_logs(config, target, place, lines)
             return
         case "destroy":
             placed.destroy(config, target, place)

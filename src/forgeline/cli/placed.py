@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -48,6 +49,13 @@ def show_status(name: str, running: Running | None, *, as_json: bool) -> None:
         table(f"version {running.version}: {running.health}", ("", ""), [*rows, *running.facts.items()])
     if running is None or running.health != "ready":
         raise typer.Exit(1)
+
+
+def show_logs(config: Config, name: str, target: Target, lines: int) -> None:
+    """Print the last lines of a deployment's log."""
+    if target.status(config.root) is None:
+        print(f"Nothing is deployed to {name}.")
+    sys.stdout.writelines(target.logs(config.root, lines))
 
 
 def destroy(config: Config, name: str, target: Target) -> None:

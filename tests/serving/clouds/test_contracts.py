@@ -187,6 +187,14 @@ def test_the_container_answers_as_sagemaker_asks(config: Config, bundle: Path, t
         assert process.wait(60) == 0
 
 
+def test_an_endpoint_that_is_something_else_is_one_sentence() -> None:
+    with (
+        relay("reply-writer", lambda body, stream: iter([b"body"])) as url,
+        pytest.raises(ServingError, match=r"smoke test of .* failed: it does not answer in JSON"),
+    ):
+        smoke(url, "reply-writer", PROMPTS, max_tokens=8)
+
+
 def test_an_image_of_another_bundle_does_not_start(config: Config, bundle: Path, tmp_path: Path) -> None:
     told = environment(config, bundle, 8080)
     assert prepared(told, bundle, tmp_path) == tmp_path / "order.json"
