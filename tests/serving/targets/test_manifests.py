@@ -91,6 +91,18 @@ def test_it_is_valid_and_holds_no_secret(
     assert not list(tmp_path.iterdir())  # nothing was written
 
 
+def test_a_broken_scaled_object_is_refused_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = targets.named("kubernetes").objects(job(tmp_path, "cluster", KEDA))  # type: ignore[attr-defined]
+    scaled = next(each for each in made.values() if each["kind"] == "ScaledObject")
+    assert schemas.keda("hpa.yaml", scaled) == []
+    broken = copy.deepcopy(scaled)
+    broken["spec"]["triggers"][0]["metdata"] = broken["spec"]["triggers"][0].pop("metadata")
+    broken["spec"]["maxReplicaCount"] = "many"
+    told = " ".join(schemas.keda("hpa.yaml", broken))
+    assert "hpa.yaml: spec.maxReplicaCount: 'many'" in told
+    assert "spec.triggers[0]: 'metadata' is a required property" in told and "'metdata' was unexpected" in told
+
+
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [

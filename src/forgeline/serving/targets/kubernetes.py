@@ -55,8 +55,8 @@ class Kubernetes:
 
     def faults(self, file: str, manifest: manifests.Manifest) -> list[str]:
         """Return what is wrong with an object."""
-        if manifest["kind"] == "ScaledObject":  # KEDA's own; tests/serving/scaling holds it against its schema
-            return []
+        if manifest["kind"] == "ScaledObject":
+            return schemas.keda(file, manifest)
         return schemas.kubernetes(file, manifest)
 
     def plan(self, job: Job) -> Plan:
@@ -73,7 +73,7 @@ class Kubernetes:
     def held_against(self, manifest: manifests.Manifest) -> str:
         """Return what an object is checked against."""
         if manifest["kind"] == "ScaledObject":
-            return "nothing here: KEDA's schema comes with no package"
+            return f"KEDA {schemas.KEDA}'s ScaledObject, no unknown field"
         return f"Kubernetes {schemas.KUBERNETES}, {manifest['apiVersion']} {manifest['kind']}, no unknown field"
 
     def acts(self, job: Job) -> tuple[str, ...]:

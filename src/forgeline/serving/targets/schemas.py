@@ -10,6 +10,7 @@ from typing import Any
 from forgeline.errors import ServingError
 
 KUBERNETES = "1.37"
+KEDA = "2.16"
 INSTALL = "pip install 'forgeline[containers]'"
 
 
@@ -30,6 +31,25 @@ def kubernetes(file: str, manifest: dict[str, Any]) -> list[str]:
     except kubernetes_validate.SchemaNotFoundError as fault:
         return [f"{file}: {fault.message}"]
     return []
+
+
+def keda(file: str, scaled: dict[str, Any]) -> list[str]:
+    """Return the faults of a ScaledObject, by the models that Cloudcoil makes of KEDA's own definitions.
+
+    Unknown fields are faults too.
+
+    Raises:
+        ServingError: if the package with the models is not installed.
+    """
+    try:
+        from cloudcoil.models.keda.v1alpha1 import ScaledObject
+    except ImportError:
+        raise ServingError(f"ScaledObjects are held against KEDA's schema, which is not here: {INSTALL}.") from None
+    schema = ScaledObject.model_json_schema(by_alias=True)
+    for each in (schema, *schema["$defs"].values()):
+        if "properties" in each:
+            each["additionalProperties"] = False
+    return against(file, schema, scaled)
 
 
 def pod(file: str, path: str, spec: dict[str, Any]) -> list[str]:
