@@ -31,7 +31,7 @@ RUN if [ -n "${PROGRAMS}" ]; then \
     && install --directory --owner 10001 --group 10001 --mode 0750 /srv/state
 COPY --from=environment /opt/forgeline /opt/forgeline
 # All that is written goes to /srv/state and /tmp: the rest may be read-only, and is not the user's.
-ENV PATH=/opt/forgeline/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_WAIT_POLICY=PASSIVE \
+ENV PATH=/opt/forgeline/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=10000 \
     HOME=/srv/state USER=forgeline FORGELINE_BASES=/srv/bases FORGELINE_CACHE=/srv/cache HF_HUB_OFFLINE=1
 USER 10001:10001
 WORKDIR /srv/state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import random
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from forgeline.serving import bundle as bundles
 from forgeline.serving.engines import GenerationRequest, Piece, RequestRefused
 from forgeline.serving.engines.decode import PROMPT_TOKENS, InTurn, Together, decoder
 from forgeline.serving.engines.embedded import Embedded, Job
+from forgeline.serving.engines.pace import Pace
 from forgeline.serving.engines.rows import in_rows
 from forgeline.serving.engines.transformers import ROWS, Rows, answer
 
@@ -73,7 +75,7 @@ def batch(bundle: Path, root: Path) -> Rows:
     rows.load()
     decoder = rows._served[None].decoder
     assert isinstance(decoder, Together)
-    decoder.read_beside()  # whether or not this machine's processors make it worth while
+    decoder._processors, decoder.pace = 2, Pace(1)  # one of two decodes, and the other reads the prompts
     return rows
 
 
@@ -266,3 +268,19 @@ def test_a_model_without_attention_takes_turns(strange: LanguageModel) -> None:
             row.tokens.append(int(scores.argmax()))
     replies = [row.tokens[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
     assert [strange.tokenizer.decode(reply, skip_special_tokens=True).strip() for reply in replies] == expected
+
+
+def test_in_bfloat16_only_a_request_with_a_seed_reads_a_shared_beginning_again(model: LanguageModel) -> None:
+    half = replace(model, model=copy.deepcopy(model.model).bfloat16())
+    read: list[int] = []
+    half.model.get_input_embeddings().register_forward_hook(lambda layer, given, out: read.append(given[0].numel()))
+    together, _ = decoder(half, rows=2)
+    opening = list(range(5, 35))
+    first = together.join([*opening, 40])
+    list(together.step())
+    together.leave(first)
+    for apart, tokens in ((False, 1), (True, 31)):
+        row = together.join([*opening, 50], apart=apart)
+        list(together.step())
+        assert read[-1] == tokens
+        together.leave(row)

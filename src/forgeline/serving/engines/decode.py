@@ -9,12 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
-from itertools import pairwise
-from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
 from forgeline.errors import ModelError
 from forgeline.models import LanguageModel
+from forgeline.serving.engines.pace import Pace
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +35,14 @@ PROBE = list(range(5, 69))
 
 @dataclass(eq=False)
 class Row:
-    """A conversation: its tokens, its adapter's number, how many tokens have been read; `memory` is its decoder's."""
+    """A conversation: its tokens, its adapter's number, how many tokens have been read; `memory` is its decoder's.
+
+    `apart` says that it is to be read as if nobody else were there, where that could make a difference.
+    """
 
     tokens: list[int]
     adapter: int = 0
+    apart: bool = False
     known: int = 0
     memory: Any = None
 
@@ -51,7 +54,7 @@ class Decoder(Protocol):
         """Whether another conversation can join."""
         ...
 
-    def join(self, tokens: list[int], adapter: int = 0) -> Row:
+    def join(self, tokens: list[int], adapter: int = 0, *, apart: bool = False) -> Row:
         """Take on a tokenised prompt."""
         ...
 
@@ -120,9 +123,10 @@ class Reading:
 class Together:
     """Conversations in the rows of one batch, of a model whose layers attend in rows.
 
-    Where decoding leaves a processor idle (`tune` finds out), that one reads the prompts meanwhile. A row that has
-    ended stays readable: a prompt that begins as it does, with the same system turn or as the same conversation's next
-    turn, takes over what they share (but in bfloat16).
+    Where decoding is fastest if it leaves a processor idle (`pace`), that one reads the prompts meanwhile. A row that
+    has ended stays readable: a prompt that begins as it does, with the same system turn or as the same conversation's
+    next turn, takes over what they share; in bfloat16, where being read in other parts may change a reply, unless it is
+    to be read apart.
     """
 
     def __init__(self, language_model: LanguageModel, rows: int, switch: Switch | None) -> None:
@@ -134,15 +138,14 @@ class Together:
         self._model = language_model.model
         self._device = language_model.device
         self._processors = torch.get_num_threads()
-        self._reader: ThreadPoolExecutor | None = None
+        self.pace = Pace(self._processors)
+        self._reader = ThreadPoolExecutor(1, "engine-reader")  # which has no thread until it is asked
         self._reading: Reading | None = None
-        # In bfloat16 a prompt that is read in other parts may get another reply, and a deployment is checked by words.
-        self._reuses = language_model.model.dtype is not torch.bfloat16
+        self._rounds = language_model.model.dtype is torch.bfloat16
         self._cache = Cache(rows)
         self._places = rows
         self._rows: dict[int, Row] = {}  # by place, the ended ones too
         self._active: list[Row] = []
-        self._threads: dict[int, int] = {}
 
     def agrees(self, tokens: list[int], expected: torch.Tensor) -> bool:
         """Say whether a prompt that is read in parts gets the scores that it gets at once, but for rounding."""
@@ -164,10 +167,10 @@ class Together:
         """Whether there is anything to move on."""
         return bool(self._active)
 
-    def join(self, tokens: list[int], adapter: int = 0) -> Row:
+    def join(self, tokens: list[int], adapter: int = 0, *, apart: bool = False) -> Row:
         """Give a tokenised prompt a place."""
         taken = {row.memory for row in self._active}
-        row = Row(list(tokens), adapter)
+        row = Row(list(tokens), adapter, apart)
         free = [place for place in range(self._places) if place not in taken]
         row.memory = max(free, key=lambda place: (self._shared(place, row), -place))
         self._active.append(row)
@@ -185,18 +188,20 @@ class Together:
             if self._rows.get(row.memory) is not row:
                 self._begin(row)
         runs = self._shares()
-        if self._reader is None:
-            yield from self._moved(runs, self._scores(runs, self._fitting(runs)))
-            return
         new = [run for run in runs if run.count > 1]
         speaking = [run for run in runs if run.count == 1]
+        # Adapters are switched for one pass at a time, so with them nothing is read beside.
+        beside = self._switch is None and self.pace.fastest < self._processors
+        if self._reading is None and not (new and beside):
+            yield from self._moved(runs, self._scores(runs, None) if new else self._paced(runs))
+            return
         if new and self._reading is None:
-            idle = self._processors - (self._fitting(speaking) or 0 if speaking else 0)
+            idle = self._processors - (self.pace.fastest if speaking else 0)
             self._make_room(new)
             self._reading = Reading(new, self._reader.submit(self._scores, new, max(1, idle)))
         if speaking:
             self._make_room(speaking)
-            yield from self._moved(speaking, self._scores(speaking, self._fitting(speaking)))
+            yield from self._moved(speaking, self._scores(speaking, self.pace.fastest))
         if (reading := self._reading) and (reading.scores.done() or not speaking):
             self._reading = None
             yield from self._moved(reading.runs, reading.scores.result())
@@ -266,54 +271,31 @@ class Together:
     def _shared(self, place: int, row: Row) -> int:
         """Return how many of a row's first tokens, short of the last, are known in a place."""
         there = self._rows.get(place)
-        if not self._reuses or there is None or there.adapter != row.adapter:
+        if there is None or there.adapter != row.adapter or (self._rounds and row.apart):
             return 0
         limit = min(there.known, len(row.tokens) - 1)
         if there.tokens[:limit] == row.tokens[:limit]:
             return limit
         return next(number for number in range(limit) if there.tokens[number] != row.tokens[number])
 
-    def tune(self) -> None:
-        """Find out how many processor threads decode fastest, for one row and for all.
+    def _paced(self, runs: Sequence[Run]) -> torch.Tensor:
+        """Return the scores after a token each, from a pass with as many threads as are fastest."""
+        threads, began = self.pace.threads(), time.perf_counter()
+        scores = self._scores(runs, threads)
+        self.pace.took(time.perf_counter() - began)
+        return scores
 
-        A step is so small that more threads may cost more than they bring.
-        """
+    def tune(self) -> None:
+        """Find out how many processor threads decode fastest now; from then on that is looked at again by itself."""
         if self._device.type != "cpu":
             return
-        best: dict[int, int] = {}
-        for rows in (1, self._places):
-            seconds: dict[int, float] = {}
-            threads = self._processors
-            while threads:
-                self._threads = {rows: threads}
-                seconds[threads] = self._pace(rows)
-                threads //= 2
-            best[rows] = min(seconds, key=seconds.__getitem__)
-        self._threads = best
-        if best[self._places] < self._processors:
-            self.read_beside()
-
-    def read_beside(self) -> None:
-        """Let a thread of its own read the prompts from now on; not where adapters are switched, one pass at a time."""
-        if self._switch is None:
-            self._reader = ThreadPoolExecutor(1, "engine-reader")
-
-    def _pace(self, rows: int) -> float:
-        """Return the seconds of a step that moves so many rows on."""
-        joined = [self.join([place]) for place in range(rows)]
-        stamps = []
-        for _ in range(10):
+        joined = [self.join([place]) for place in range(self._places)]
+        self.pace.begin()
+        while self.pace.on_trial:
             for row, _scores in self.step():
                 row.tokens.append(0)
-            stamps.append(time.perf_counter())
         for row in joined:
             self.leave(row)
-        return median(later - earlier for earlier, later in pairwise(stamps))
-
-    def _fitting(self, runs: Sequence[Run]) -> int | None:
-        """Return the number of threads for a pass, None if it is too large for that to matter."""
-        tokens = sum(run.count for run in runs)
-        return next((threads for rows, threads in self._threads.items() if tokens <= rows), None)
 
 
 @contextmanager
@@ -349,11 +331,11 @@ class InTurn:
         """Whether there is anything to move on."""
         return bool(self._active)
 
-    def join(self, tokens: list[int], adapter: int = 0) -> Row:
-        """Give a tokenised prompt a cache."""
+    def join(self, tokens: list[int], adapter: int = 0, *, apart: bool = False) -> Row:
+        """Give a tokenised prompt a cache of its own."""
         from transformers import DynamicCache
 
-        row = Row(list(tokens), adapter, memory=DynamicCache(config=self._model.config))
+        row = Row(list(tokens), adapter, apart, memory=DynamicCache(config=self._model.config))
         self._active.append(row)
         return row
 

@@ -108,7 +108,8 @@ class Rows:
         if served is None:
             raise RequestRefused(f"There is no model {job.request.model} here.")
         prompt = _tokenised(served.model, job.request, served.prompter)
-        row = served.decoder.join(prompt.tokens, served.adapter)
+        # Who gives a seed wants the same reply again, as the check of a deployment does.
+        row = served.decoder.join(prompt.tokens, served.adapter, apart=job.request.seed is not None)
         self._replies[job] = served.decoder, Reply(served.model, job.request, row, prompt)
 
     def drop(self, job: Job) -> None:
