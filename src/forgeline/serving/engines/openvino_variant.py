@@ -29,7 +29,7 @@ def form(weights: OpenvinoWeights) -> Form:
 
 
 def runtime() -> str:
-    """Return the release of OpenVINO that serves here.
+    """Return the package that serves here, and its release.
 
     Raises:
         ServingError: if it is not installed.
@@ -37,7 +37,7 @@ def runtime() -> str:
     from importlib.metadata import PackageNotFoundError
 
     try:
-        return installed("openvino-genai")
+        return f"openvino-genai {installed('openvino-genai')}"
     except PackageNotFoundError:
         raise ServingError("OpenVINO is not installed: pip install 'forgeline[openvino]'.") from None
 
@@ -85,7 +85,7 @@ def admitted(
     variant, admission = variants.verify(folder, manifest, signing), variants.known(folder)
     if admission is None or (admission.variant, admission.runtime) != (variant.digest, runtime()):
         raise ServingError(
-            f"Nothing says that {folder} may serve under OpenVINO {runtime()}: its replies were not compared with the "
+            f"Nothing says that {folder} may serve under {runtime()}: its replies were not compared with the "
             f"bundle's own; {remedy}, which does."
         )
     if not admission.verdicts or admission.refusal:
