@@ -117,14 +117,14 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
         emit(found)
         return
     rollout, former = found["rollout"], found["former"]
-    rows = [("live", f"version {found['live']['version']}")]
-    rows += [("warm", f"version {former['version']}, until {_clock(former['until'])}")] if former else []
+    rows = [("live", _named(found["live"]))]
+    rows += [("warm", f"{_named(former)}, until {_clock(former['until'])}")] if former else []
     if rollout:
         tried, why = rollout["challenger"], f": {rollout['why']}" if rollout["why"] else ""
         share = f" {rollout['share']:.0%}" if rollout["share"] else ""
         rows += [
             ("roll-out", f"{rollout['state']}{why}"),
-            ("challenger", f"version {tried['version']} on {tried['engine']}, {rollout['mode']}{share}"),
+            ("challenger", f"{_named(tried)}, {rollout['mode']}{share}"),
             ("because", f"{rollout['reason']} ({rollout['by']})"),
             *((name.replace("_", " "), _counts(rollout[name])) for name in ("answered", "copies") if name in rollout),
         ]
@@ -137,6 +137,10 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
         ]
         title = f"Against the challenger: {evidence['e_value']:.3g}, aborted at {evidence['limit']:.3g}"
         table(title, ("faults", "live", "challenger", "e-value"), measures)
+
+
+def _named(what: dict[str, Any]) -> str:
+    return f"version {what['version']} on {what['engine']}"
 
 
 def _counts(counts: dict[str, Any]) -> str:

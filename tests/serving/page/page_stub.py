@@ -59,6 +59,9 @@ VERDICTS = [
 SAID = {"facts": ["hotel: the gonville hotel; stars 3; parking yes"], "verdicts": VERDICTS, "rung": "transformers"}
 
 
+LIVE = {"version": "3", "engine": "transformers"}
+
+
 @dataclass
 class Stub:
     """What the next requests get, and what came; `go` lets a held stream go on."""
@@ -73,7 +76,7 @@ class Stub:
     go: threading.Event = field(default_factory=threading.Event)
     anonymous: bool = False
     status_calls: int = 0
-    rollout: dict[str, Any] = field(default_factory=lambda: {"live": {"version": "3"}, "rollout": None, "former": None})
+    rollout: dict[str, Any] = field(default_factory=lambda: {"live": LIVE, "rollout": None, "former": None})
 
 
 def review(number: int, **differs: Any) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def rollout() -> dict[str, Any]:
     on = {"id": "a1", "state": "running", "mode": "canary", "share": 0.1, "by": "key-operator", "why": None,
           "reason": "clearer replies", "challenger": {"version": "4", "engine": "transformers"},
           "answered": {"live": 410, "challenger": 46, "failed_over": 1}, "evidence": evidence}  # fmt: skip
-    return {"live": {"version": "3"}, "rollout": on, "former": None}
+    return {"live": LIVE, "rollout": on, "former": None}
 
 
 def words(text: str) -> list[str]:
@@ -260,10 +263,10 @@ def _add_people(app: FastAPI, stub: Stub) -> None:
         stub.decided.append(("rollout", verb, body))
         if fault := stub.refusals.pop(verb, None):
             raise fault
-        former = {"version": "3", "until": time.time() + 600}
+        former = {**LIVE, "until": time.time() + 600}
         done = {"promote": "promoted", "abort": "aborted", "rollback": "rolled back"}[verb]
         stub.rollout = {
-            "live": {"version": "4" if verb == "promote" else "3"},
+            "live": {**LIVE, "version": "4"} if verb == "promote" else LIVE,
             "rollout": {**stub.rollout["rollout"], "state": done},
             "former": former if verb == "promote" else None,
         }

@@ -64,7 +64,8 @@ def test_what_is_promoted_is_live_and_what_was_comes_back_at_once(served: House)
     assert Order.read(served.order).bundle == bundle(served.folder, "2")
     assert served.written("promoted_live")[0].facts["reason"] == "better"
     back = served.post("rollback", reason="worse after all").json()
-    assert (back["live"]["version"], back["former"]) == ("1", None)
+    assert (back["live"]["version"], back["former"], back["rollout"]["state"]) == ("1", None, "rolled back")
+    assert back["live"]["engine"] == "transformers"
     assert served.ask().headers["x-forgeline-version"] == "1"
     assert Order.read(served.order).bundle == bundle(served.folder, "1")
     [entry] = served.written("rolled_back_live")

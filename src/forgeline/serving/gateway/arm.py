@@ -36,10 +36,11 @@ RECENT = 1000  # latencies of what is live that are remembered
 class Arm:
     """One bundle and all that answers with it; of the `engines` its own is the first, and the `shared` ones outlive it.
 
-    It counts in a `registry` of its own, which goes with it.
+    `kind` is what `serve.engine.name` calls its own one. It counts in a `registry` of its own, which goes with it.
     """
 
     manifest: Manifest
+    kind: str
     engines: Mapping[str, Engine]
     shared: Mapping[str, Engine]
     guards: Guards
@@ -75,7 +76,8 @@ class Arm:
         registry = CollectorRegistry()
         cache = Cache(serve.cache, manifest.digest, next(iter(engines)), registry)
         ladder = Ladder(engines, serve.ladder, serve.limits.request_timeout, cache, open_ticket, registry)
-        return cls(manifest, engines, shared, Guards(manifest.guards, root), cache, ladder, page, registry)
+        kind = serve.engine.name
+        return cls(manifest, kind, engines, shared, Guards(manifest.guards, root), cache, ladder, page, registry)
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class Change:
         """Return it as JSON values."""
         names = ("id", "state", "mode", "share", "by", "reason", "began", "ended", "why")
         shown = {name: getattr(self, name) for name in names}
-        shown["challenger"] = named(Served.of(self.manifest)) | {"engine": self.order.serve.engine.name}
+        shown["challenger"] = named(Served.of(self.manifest), self.order.serve.engine.name)
         return shown | (self.trial.shown() if self.trial else {})
 
 
@@ -68,6 +68,6 @@ class Former:
     cooling: asyncio.Task[None] | None = None
 
 
-def named(served: Served) -> dict[str, Any]:
-    """Return a bundle as JSON values."""
-    return {"version": served.version, "run": served.run, "bundle": served.bundle}
+def named(served: Served, engine: str) -> dict[str, Any]:
+    """Return a bundle, and which engine runs it, as JSON values."""
+    return {"version": served.version, "run": served.run, "bundle": served.bundle, "engine": engine}

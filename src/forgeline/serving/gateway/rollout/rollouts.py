@@ -141,9 +141,9 @@ class Rollouts:
         """Return what is live, the roll-out that is on or was last, and what is warm."""
         former = self._former
         return {
-            "live": named(self._arms.live.served),
+            "live": named(self._arms.live.served, self._arms.live.kind),
             "rollout": self._last.shown() if self._last else None,
-            "former": named(former.arm.served) | {"until": former.until} if former else None,
+            "former": named(former.arm.served, former.arm.kind) | {"until": former.until} if former else None,
             "order": str(self._path.resolve()) if self._path else None,
         }
 
@@ -260,6 +260,8 @@ class Rollouts:
         if change is not None:
             change.state, change.ended = ("promoted" if action == PROMOTED else "rolled back"), time.time()
             self._end_trial(change)
+        elif self._last is not None and self._last.state == "promoted":
+            self._last.state = "rolled back"
         if cooled is not None and cooled.cooling is not None:
             cooled.cooling.cancel()
             if cooled.arm is not arm:

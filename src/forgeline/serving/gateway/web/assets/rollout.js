@@ -39,11 +39,12 @@ async function decide(verb) {
 }
 
 function told(live, rollout, former) {
-  const lines = [["live", `version ${live.version}`]];
-  if (former) lines.push(["still loaded", `version ${former.version}, until ${time(former.until)}`]);
+  const named = ({ version, engine }) => `version ${version} on ${engine}`;
+  const lines = [["live", named(live)]];
+  if (former) lines.push(["still loaded", `${named(former)}, until ${time(former.until)}`]);
   if (rollout) {
     const { challenger, mode, share, state, why, answered, copies } = rollout;
-    lines.push(["challenger", `version ${challenger.version} on ${challenger.engine}`],
+    lines.push(["challenger", named(challenger)],
       ["state", why ? `${state}: ${why}` : state], ["mode", share ? `${mode}, ${Math.round(share * 100)} %` : mode],
       ["because", `${rollout.reason} (${rollout.by})`]);
     if (answered) lines.push(["requests", `${answered.challenger} of the challenger, ${answered.live} of what is live`]);
@@ -59,7 +60,8 @@ function measures({ e_value: value, limit, measures: all }) {
   const number = (each) => (each >= 1000 ? "over 1000" : each.toPrecision(2));
   return make("table", {},
     make("caption", {}, `Against the challenger: ${number(value)}; it is aborted at ${number(limit)}`),
-    make("thead", {}, make("tr", {}, ["faults", "live", "challenger", "e-value"].map((name) => make("th", { scope: "col" }, name)))),
+    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "faults"),
+      ...["live", "challenger", "e-value"].map((name) => make("th", { scope: "col", class: "number" }, name)))),
     make("tbody", {}, Object.entries(all).map(([name, { live, challenger, e_value: each }]) => make("tr", {},
       make("th", { scope: "row" }, name), ...[rate(live), rate(challenger), number(each)].map((cell) => make("td", { class: "number" }, cell))))));
 }
