@@ -35,13 +35,14 @@ def fresh(bundle: Path, root: Path) -> LanguageModel:
 def judging(config: Config, tmp_path: Path) -> Config:
     """The configuration in a folder of its own, with three test prompts and any reply admitted."""
     (tmp_path / "base").symlink_to(config.root / "base")
-    split = tmp_path / "data" / "splits" / "test.jsonl"
-    split.parent.mkdir(parents=True)
+    splits = tmp_path / "data" / "splits"
+    splits.mkdir(parents=True)
     records = [
         {"id": str(n), "key": str(n), "messages": [*prompt, {"role": "assistant", "content": "We have a table."}]}
         for n, prompt in enumerate([*PROMPTS, [{"role": "user", "content": "Thanks"}]])
     ]
-    split.write_text("".join(json.dumps(record) + "\n" for record in records))
+    for name in ("train", "test"):
+        (splits / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     few = config.evaluate.model_copy(update={"max_new_tokens": 8, "min_examples": 3, "bootstrap_samples": 100})
     gates = {"close": Gate(evidence="bleu", against="bundle", margin=50)}
     policy = config.policy.model_copy(update={"admission": gates})
@@ -60,7 +61,7 @@ def test_the_least_neurons_go_and_what_they_did_not_say_stays(fresh: LanguageMod
         for layer in fresh.model.model.layers:
             layer.mlp.gate_proj.weight[3:99:3] = 0  # 32 of 128, which then say nothing
     before, weights = said(fresh), fresh.model.num_parameters()
-    prune.by_neurons(fresh.model, 0.25)
+    prune.by_neurons(fresh.model, 0.25, [encode_prompt(fresh.tokenizer, prompt) for prompt in PROMPTS])
     assert said(fresh) == before
     assert fresh.model.config.intermediate_size == 96
     assert weights - fresh.model.num_parameters() == 2 * 3 * 32 * 64

@@ -22,7 +22,7 @@ class Pruned(Section):
     """The merged model with a `share` of it taken out, without training it again.
 
     `magnitude` sets the smallest weights of each matrix to zero (Han et al., 2015): no smaller and no faster by itself.
-    `structured` takes out the feed-forward neurons of the least weight, and the model is smaller.
+    `structured` takes out the feed-forward neurons that say least in training conversations, and the model is smaller.
     """
 
     kind: Literal["magnitude", "structured"]

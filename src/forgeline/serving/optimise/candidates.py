@@ -14,9 +14,11 @@ from pathlib import Path
 from forgeline.config.schema import Config
 from forgeline.config.schema.optimise import FormSettings, GgufForm, Merged, OnnxForm, OpenvinoForm, Pruned
 from forgeline.config.schema.serve.engine import Supervision, Timeouts, Transformers
+from forgeline.data.layout import SPLITS
 from forgeline.errors import ServingError
 from forgeline.evaluation.subjects import Subject
-from forgeline.models import LanguageModel
+from forgeline.models import LanguageModel, encode_example
+from forgeline.records import read_records
 from forgeline.serving import bundle as bundles
 from forgeline.serving import variant as variants
 from forgeline.serving.admission import Asked
@@ -32,7 +34,8 @@ from forgeline.serving.variant import Form
 
 BUNDLE = "bundle"  # where a variant that is a bundle itself lies in its folder
 TIMEOUTS = Timeouts(first=1200, between=600)  # all test prompts are asked at once, and nobody waits
-PRUNING = "1"  # raise it when what `prune` does changes
+PRUNING = "2"  # raise it when what `prune` does changes
+HEARD = 64  # training conversations by which neurons are chosen
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,13 @@ def _bundled(config: Config, bundle: Path, manifest: Manifest, name: str, form: 
     settings = config.model_copy(update={"train": train})
 
     def write(language_model: LanguageModel, out: Path) -> None:
-        if isinstance(form, Pruned):
-            {"magnitude": prune.by_magnitude, "structured": prune.by_neurons}[form.kind](
-                language_model.model, form.share
-            )
+        if form.kind == "magnitude":
+            prune.by_magnitude(language_model.model, form.share)
+        elif form.kind == "structured":
+            records = read_records(config.root / SPLITS["train"])[:HEARD]
+            examples = [encode_example(language_model.tokenizer, record) for record in records]
+            heard = [[*example.prompt, *example.completion] for example in examples]
+            prune.by_neurons(language_model.model, form.share, heard)
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
             tuned = Path(scratch) / "tuned"
             language_model.model.save_pretrained(tuned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from forgeline.errors import ServingError
@@ -22,10 +23,11 @@ def by_magnitude(model: Any, share: float) -> None:
                 layer.weight[layer.weight.abs() <= limit] = 0
 
 
-def by_neurons(model: Any, share: float) -> None:
-    """Take the feed-forward neurons of the least weight out of each layer; the model gets smaller.
+def by_neurons(model: Any, share: float, conversations: Iterable[Sequence[int]]) -> None:
+    """Take the feed-forward neurons that say least in tokenised conversations out of a model, which gets smaller.
 
-    A neuron weighs the product of its three vectors' lengths, for what goes through it is multiplied by each of them.
+    A neuron says what went through it, by the sum of squares, times the length of what it adds (Sun et al., 2024, for
+    whole neurons). Its weights alone do not tell: a few neurons of small weight carry a model.
 
     Raises:
         ServingError: if the feed-forward layers are not gated ones (`gate_proj`, `up_proj`, `down_proj`).
@@ -37,12 +39,12 @@ def by_neurons(model: Any, share: float) -> None:
         raise ServingError("Neurons are taken out of gated feed-forward layers, and this model has none.")
     config = model.config.get_text_config()
     kept = max(ROUND, round(config.intermediate_size * (1 - share) / ROUND) * ROUND)
+    power = _power(model, gated, conversations)
     with torch.no_grad():
         for layer in gated:
-            into = (layer.gate_proj, layer.up_proj)
-            lengths = [part.weight.float().norm(dim=1) for part in into] + [layer.down_proj.weight.float().norm(dim=0)]
-            best = torch.stack(lengths).prod(0).topk(kept).indices.sort().values
-            for part in into:
+            lengths = layer.down_proj.weight.float().norm(dim=0)
+            best = (power[layer].sqrt() * lengths).topk(kept).indices.sort().values
+            for part in (layer.gate_proj, layer.up_proj):
                 part.weight = torch.nn.Parameter(part.weight[best].contiguous(), requires_grad=False)
                 part.out_features = kept
                 if part.bias is not None:
@@ -51,3 +53,24 @@ def by_neurons(model: Any, share: float) -> None:
             down.weight = torch.nn.Parameter(down.weight[:, best].contiguous(), requires_grad=False)
             down.in_features = kept
     config.intermediate_size = kept
+
+
+def _power(model: Any, gated: Sequence[Any], conversations: Iterable[Sequence[int]]) -> dict[Any, Any]:
+    """Return the (neurons,) sums of squares of what goes through each layer's neurons."""
+    import torch
+
+    power = {layer: torch.zeros(layer.down_proj.in_features, device=model.device) for layer in gated}
+
+    def heard(layer: Any) -> Any:
+        def hear(down: Any, given: tuple[torch.Tensor]) -> None:
+            power[layer] += given[0].float().square().flatten(0, -2).sum(0)
+
+        return layer.down_proj.register_forward_pre_hook(hear)
+
+    hooks = [heard(layer) for layer in gated]
+    with torch.inference_mode():
+        for tokens in conversations:
+            model(input_ids=torch.tensor([list(tokens)], device=model.device), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return power
