@@ -33,7 +33,8 @@ class Crowd:
 
     def __init__(self, client: TestClient) -> None:
         self.client = client
-        self.answers: list[tuple[int, str, str]] = []
+        self.answers: list[str] = []  # the versions that gave them
+        self.failures: list[str] = []
         self._over = threading.Event()
 
     @contextmanager
@@ -51,9 +52,9 @@ class Crowd:
 
     def passes(self, answers: int = 30) -> set[str]:
         """Return the versions that gave the next answers."""
-        self.answers.clear()
-        wait_for(lambda: len(self.answers) >= answers, 120)
-        return {version for _, version, _ in self.answers}
+        before = len(self.answers)
+        wait_for(lambda: len(self.answers) >= before + answers or self.failures, 120)
+        return {*self.answers[before:]}
 
     def _ask(self, number: int) -> None:
         count = 0
@@ -62,9 +63,10 @@ class Crowd:
             body = {"model": "reply-writer", "messages": HELLO, "max_tokens": 6, "user": f"{number} {count}"}
             headers = {"cache-control": "no-store"}
             got = self.client.post("/v1/chat/completions", json={**body, "stream": count % 2 == 0}, headers=headers)
-            well = got.status_code == 200 and '"error"' not in got.text
-            self.answers.append((200 if well else 500, got.headers["x-forgeline-version"], got.text))
-            assert well, got.text
+            if got.status_code == 200 and '"error"' not in got.text:
+                self.answers.append(got.headers["x-forgeline-version"])
+            else:
+                self.failures.append(got.text)
 
 
 @pytest.fixture
@@ -134,6 +136,11 @@ def test_another_bundle_and_another_engine_come_and_go_under_traffic(
             change("/rollback")
             crowd.passes(4)
             assert crowd.passes() == {"3"}
+            change(bundle="4", mode="shadow")
+            wait_for(lambda: state() == "running", 300)
+            assert crowd.passes() == {"3"}
+            wait_for(lambda: client.get("/v1/rollout").json()["rollout"]["copies"]["compared"], 120)
+            change("/abort")
             changed = settings.model_validate(settings.model_dump() | {"engine": other})
             order.model_copy(update={"serve": changed}).save(path.with_name(CHALLENGER))
             change(mode="blue-green")
@@ -141,4 +148,5 @@ def test_another_bundle_and_another_engine_come_and_go_under_traffic(
             change("/promote")
             assert crowd.passes() == {"3"}
             assert Order.read(path).serve.engine == changed.engine
-        assert {status for status, _, _ in crowd.answers} == {200}
+        assert not crowd.failures
+        print(f"{engine['name']}: {len(crowd.answers)} answers, none failed")
