@@ -114,6 +114,8 @@ def make(
     if folder.is_dir():
         verify(folder, manifest, signing)
         return folder
+    if manifest.method == "qlora":
+        raise ServingError("An adapter on weights of 4 or 8 bits cannot be merged: its bundle has no other form.")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as name:
         out = Path(name) / "variant"
         language_model = load(bundle, root, manifest)

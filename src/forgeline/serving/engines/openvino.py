@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from forgeline.errors import ServingError
-from forgeline.serving.bundle import TUNED, prompter
-from forgeline.serving.engines import EngineFailed, GenerationRequest, Piece, RequestRefused
+from forgeline.serving.engines import EngineFailed, GenerationRequest, Piece
 from forgeline.serving.engines.embedded import Job
-from forgeline.serving.engines.prompt import encode, tokenised
+from forgeline.serving.engines.exported import Exported
 from forgeline.serving.engines.text import Spoken
 from forgeline.serving.variant import Variant
 
 # Between its products, which it makes of 8 bits either way, float32 makes about 1.4 times the tokens of a core's second
 # that bfloat16, its own choice, makes; threads that are not tied to cores about 1.1 times (docs/optimise.md).
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
-ROWS = 32
 SEEDS = 2**63
 
 
@@ -38,45 +36,31 @@ class Reply:
         self.handle: Any = None
 
 
-class Continuous:
+class Continuous(Exported[Reply]):
     """A verified variant and the requests that it answers together.
 
     With others beside it a reply may differ in a near-tie, and all draw from one stream of random numbers. A request
     with a seed is therefore answered alone, once those before it have ended: so it is the same each time.
     """
 
-    models: tuple[str, ...] = ()
-    gives_logprobs = False
-
     def __init__(self, folder: Path, variant: Variant, bundle: Path) -> None:
-        self._folder = folder
-        self._variant = variant
-        self._bundle = bundle
-        self._replies: dict[Job, Reply] = {}
+        super().__init__(folder, variant, bundle)
         self._seeded: Job | None = None
         self._requests = 0
 
     def load(self) -> None:
         """Compile the model for this processor."""
         genai = _openvino_genai()
-        from transformers import AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(self._bundle / TUNED)
-        self._prompter = prompter(self._bundle)
+        super().load()
         self._pipeline = genai.ContinuousBatchingPipeline(self._folder, genai.SchedulerConfig(), "CPU", SETTINGS)
-        encode(self._tokenizer, [{"role": "user", "content": "Hello"}], self._prompter)  # loads what looking up needs
 
     def room(self) -> bool:
         """Whether another request can be added now."""
-        return self._seeded is None and len(self._replies) < ROWS
+        return self._seeded is None and super().room()
 
     def add(self, job: Job) -> None:
         """Take a request on."""
-        if job.request.model is not None:
-            raise RequestRefused(f"There is no model {job.request.model} here.")
-        prompt = tokenised(self._tokenizer, self._variant.context, job.request, self._prompter)
-        spoken = Spoken(self._tokenizer, self._variant.stop_ids, job.request, prompt)
-        reply = Reply(job.request, prompt.tokens, spoken)
+        reply = Reply(job.request, *self.read(job.request))
         if job.request.seed is None:
             self._begin(reply)
         else:
@@ -90,10 +74,6 @@ class Continuous:
             reply.handle.cancel()
         if self._seeded is job:
             self._seeded = None
-
-    def busy(self) -> bool:
-        """Whether there is anything to move on."""
-        return bool(self._replies)
 
     def step(self) -> Iterator[tuple[Job, Piece | Exception]]:
         """Move every request on: by a token, or by a part of its prompt."""

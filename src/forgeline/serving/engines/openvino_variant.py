@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from importlib.metadata import version as installed
 from pathlib import Path
 
 from forgeline.config.schema.serve import Signing
@@ -14,7 +13,7 @@ from forgeline.errors import ServingError
 from forgeline.models import LanguageModel
 from forgeline.serving import variant as variants
 from forgeline.serving.bundle import NOBODY, Manifest
-from forgeline.serving.engines.environment import release
+from forgeline.serving.engines.environment import packaged, release
 from forgeline.serving.variant import Form, Variant
 
 RELEASE = "2.2.0"  # of optimum-intel; deploy/openvino holds the locked environment
@@ -34,12 +33,7 @@ def runtime() -> str:
     Raises:
         ServingError: if it is not installed.
     """
-    from importlib.metadata import PackageNotFoundError
-
-    try:
-        return f"openvino-genai {installed('openvino-genai')}"
-    except PackageNotFoundError:
-        raise ServingError("OpenVINO is not installed: pip install 'forgeline[openvino]'.") from None
+    return packaged("openvino-genai", "openvino")
 
 
 def export(

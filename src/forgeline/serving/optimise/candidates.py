@@ -84,8 +84,6 @@ def built(config: Config, bundle: Path, manifest: Manifest, name: str, form: For
 
 def _bundled(config: Config, bundle: Path, manifest: Manifest, name: str, form: Merged | Pruned) -> Candidate:
     """Return a variant that is a bundle of all its weights."""
-    if manifest.method == "qlora":
-        raise ServingError("An adapter on weights of 4 or 8 bits is not merged.")
     method = "scratch" if manifest.base is None else "full"
     base = {} if manifest.base is None else {"model": manifest.base}
     train = config.train.model_copy(update={"method": method, "dtype": manifest.dtype, **base})
@@ -149,11 +147,8 @@ def _openvino(config: Config, bundle: Path, manifest: Manifest, name: str, form:
 
 
 def _onnx(config: Config, bundle: Path, manifest: Manifest, name: str, form: OnnxForm) -> Candidate:
-    def write(language_model: LanguageModel, out: Path) -> None:
-        onnx.write(language_model, manifest, out, form.weights)
-
-    folder = variants.make(onnx.form(form.weights), bundle, manifest, config.root, write, config.serve.signing)
-    return _tried(config, bundle, manifest, name, folder, "onnx", f"onnxruntime-genai {onnx.release()}")
+    folder = onnx.export(bundle, manifest, config.root, config.serve.signing, form.weights)
+    return _tried(config, bundle, manifest, name, folder, "onnx", onnx.runtime())
 
 
 def _tried(
