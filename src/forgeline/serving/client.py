@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def client(url: str, key: str, tls: Tls | None = None) -> OpenAI:
-    """Return a client that shows an API key and, with TLS, trusts the deployment's own certificate alone."""
+    """Return a client that shows an API key and, with TLS, trusts the deployment's own certificate alone.
+
+    What answers in something else than JSON, such as a sign-in page, is an OpenAIError.
+    """
     from openai import DefaultHttpxClient, OpenAI
 
     http = None
@@ -21,7 +24,7 @@ def client(url: str, key: str, tls: Tls | None = None) -> OpenAI:
         from forgeline.serving.gateway.access.tls import pinned
 
         http = DefaultHttpxClient(verify=pinned(tls))
-    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=http)
+    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=http, _strict_response_validation=True)
 
 
 def await_key(url: str, key: str, tls: Tls | None, seconds: float = 30.0) -> None:

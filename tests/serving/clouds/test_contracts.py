@@ -187,12 +187,32 @@ def test_the_container_answers_as_sagemaker_asks(config: Config, bundle: Path, t
         assert process.wait(60) == 0
 
 
+class SignIn(BaseHTTPRequestHandler):
+    """What may stand in front of an endpoint: it greets whoever asks with a page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>Please sign in</html>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
 def test_an_endpoint_that_is_something_else_is_one_sentence() -> None:
     with (
         relay("reply-writer", lambda body, stream: iter([b"body"])) as url,
-        pytest.raises(ServingError, match=r"smoke test of .* failed: it does not answer in JSON"),
+        pytest.raises(ServingError, match=r"smoke test of .* failed: .*The endpoint does not answer in JSON"),
     ):
         smoke(url, "reply-writer", PROMPTS, max_tokens=8)
+    with ThreadingHTTPServer(("127.0.0.1", 0), SignIn) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        try:
+            with pytest.raises(ServingError, match=r"smoke test of .* failed: .*received `text/html`"):
+                smoke(f"http://127.0.0.1:{server.server_port}", "reply-writer", PROMPTS, max_tokens=8)
+        finally:
+            server.shutdown()
 
 
 def test_an_image_of_another_bundle_does_not_start(config: Config, bundle: Path, tmp_path: Path) -> None:

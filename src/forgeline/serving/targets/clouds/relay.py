@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from forgeline.errors import ServingError
+
 Invoke = Callable[[bytes, bool], Iterator[bytes]]
 """Sends a chat request's body, which is for a stream or not, and yields the reply as it comes; raises ServingError."""
 
@@ -25,13 +27,11 @@ def relay(model: str, invoke: Invoke) -> Iterator[str]:
             self._answer(200, "application/json", iter([listed.encode()]))
 
         def do_POST(self) -> None:
-            from forgeline.errors import ServingError
-
             body = self.rfile.read(int(self.headers["content-length"]))
             stream = bool(json.loads(body).get("stream"))
             pieces = invoke(body, stream)
             try:
-                first = next(pieces, b"")
+                first = next(pieces, b"") if stream else _whole(pieces)
             except ServingError as fault:
                 told = {"error": {"message": str(fault), "type": "api_error", "code": "endpoint_failed", "param": None}}
                 self._answer(502, "application/json", iter([json.dumps(told).encode()]))
@@ -56,3 +56,13 @@ def relay(model: str, invoke: Invoke) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def _whole(pieces: Iterator[bytes]) -> bytes:
+    """Return an answer that is passed on as JSON; raise ServingError if it is something else."""
+    said = b"".join(pieces)
+    try:
+        json.loads(said)
+    except ValueError as fault:
+        raise ServingError(f"The endpoint does not answer in JSON ({fault}).") from fault
+    return said
