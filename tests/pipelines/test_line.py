@@ -12,6 +12,7 @@ from openai import OpenAI
 from forgeline.cli.chain import from_record
 from forgeline.config import load
 from forgeline.errors import DataError
+from forgeline.serving.targets import TARGETS
 
 
 def answer(project, *arguments):
@@ -178,6 +179,7 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def test_each_target_says_what_it_would_make_and_that_nothing_is_there_yet(smoke_project):
+    assert {*PLANNED} == {*TARGETS} - {"local", "edge"}  # one is there, and the other takes what `optimise` admitted
     (smoke_project.root / "configs/profiles/clouds.yaml").write_text(CLOUDS)
     profiles = {target: ["--profile", profile] if profile else [] for target, profile in PLANNED.items()}
     plans = [["deploy", "--target", target, "--dry-run", *profiles[target]] for target in PLANNED]

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Kubernetes:
     def held_against(self, manifest: manifests.Manifest) -> str:
         """Return what an object is checked against."""
         if manifest["kind"] == "ScaledObject":
-            return f"KEDA {schemas.KEDA}'s ScaledObject, no unknown field"
+            return f"KEDA's ScaledObject by cloudcoil-models-keda {version('cloudcoil-models-keda')}, no unknown field"
         return f"Kubernetes {schemas.KUBERNETES}, {manifest['apiVersion']} {manifest['kind']}, no unknown field"
 
     def acts(self, job: Job) -> tuple[str, ...]:

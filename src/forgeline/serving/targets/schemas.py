@@ -10,7 +10,6 @@ from typing import Any
 from forgeline.errors import ServingError
 
 KUBERNETES = "1.37"
-KEDA = "2.16"
 INSTALL = "pip install 'forgeline[containers]'"
 
 
